@@ -1,0 +1,1 @@
+//! Tokens of MicroVM endpoints.

@@ -1,0 +1,15 @@
+//! One machine that runs MicroVMs: their virtual machine processes, cells, disks and the link to the agent in the guest.
+//!
+//! [`Host`] is everything that `control` may ask; nothing else crosses. Its arguments and answers are plain data, so that one control can later
+//! drive many hosts over a wire. A host knows nothing of ARNs, accounts, quotas or states of the API: `control` decides, `host` does.
+//!
+//! A *machine* is one virtual machine of this host with its files; a *snapshot* is the frozen image of one (see `docs/architecture.md`).
+#![deny(unsafe_code)]
+
+mod api;
+
+pub use api::{
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host, HostError, ImageKey,
+    LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output, OutputSink, Registry, ResumeMachine, RootDisk,
+    StepTimings, StopMachine, SuspendMachine, Suspended,
+};

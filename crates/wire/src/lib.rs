@@ -1,0 +1,15 @@
+//! AWS-shaped types: ids, ARNs, limits, errors and the members of the operations. No I/O, nothing of ours below it.
+//!
+//! The shapes, constraints and errors of the service are read from its published model (`models/`), which `emberbox-api` uses to route,
+//! decode and validate; the structs here give the operations typed access to what validation let through.
+#![forbid(unsafe_code)]
+
+pub mod arn;
+pub mod caller;
+pub mod error;
+pub mod ids;
+pub mod microvms;
+pub mod sizes;
+
+/// The service model of `lambda-microvms` 2025-09-09 as AWS publishes it (Apache-2.0, see `models/README.md`).
+pub const LAMBDA_MICROVMS_MODEL: &str = include_str!("../models/lambda-microvms-2025-09-09.json");
