@@ -1,0 +1,98 @@
+#![allow(clippy::unwrap_used)]
+use std::collections::BTreeMap;
+
+use emberbox_wire::microvms::{Hooks, IdlePolicy, ImageState, Logging};
+use serde_json::json;
+
+use super::*;
+use crate::images::tests::{outcome, records};
+use crate::{ImageRecord, Phase, RunSettings, VersionRecord};
+
+async fn launchable(store: &Store) -> (ImageRecord, VersionRecord) {
+    let (image, version, build) = records("one");
+    store.create_image(&image, &version, &build, &BTreeMap::new(), None, &json!({})).await.unwrap();
+    store.write_build(&outcome(&version, &build, true)).await.unwrap();
+    (image, version)
+}
+
+fn microvm(image: &ImageRecord, version: &VersionRecord, address: Option<Ipv4Addr>) -> MicrovmRecord {
+    let now = UnixMillis(1_700_000_000_123);
+    MicrovmRecord {
+        id: MicrovmId::random(),
+        account: image.arn.account.clone(),
+        endpoint: EndpointId::random(),
+        address,
+        image: image.id,
+        image_arn: image.arn.clone(),
+        version: version.version,
+        image_key: version.image_key.clone(),
+        phase: Phase::Launching,
+        state_reason: None,
+        settings: RunSettings {
+            ingress_network_connectors: vec!["i".into()],
+            egress_network_connectors: vec!["e".into()],
+            execution_role_arn: Some("r".into()),
+            idle_policy: Some(IdlePolicy { max_idle_duration_seconds: 60, suspended_duration_seconds: 0, auto_resume_enabled: true }),
+            logging: Some(Logging::Disabled {}),
+            maximum_duration_in_seconds: 28_800,
+            hooks: Hooks::default(),
+        },
+        timings: json!({}),
+        started_at: now,
+        phase_since: now,
+        terminated_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_microvm_round_trips_in_every_phase() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("emberbox.db");
+    let store = Store::open(&path).await.unwrap();
+    let (image, version) = launchable(&store).await;
+    let mut record = microvm(&image, &version, Some(Ipv4Addr::new(127, 64, 0, 1)));
+    assert_eq!(store.insert_microvm(&record, None, &json!({})).await.unwrap(), Commit::Done);
+    for phase in Phase::ALL {
+        record.phase = phase;
+        record.state_reason = Some(format!("{phase:?}"));
+        record.timings = json!({"launch": {"total_ms": 1.25}});
+        record.terminated_at = (phase == Phase::Terminated).then_some(UnixMillis(7));
+        store.update_microvm(&record).await.unwrap();
+        assert_eq!(store.microvm(record.id).await.unwrap().unwrap(), record);
+    }
+    assert_eq!(store.microvm_by_endpoint(record.endpoint).await.unwrap().unwrap().id, record.id);
+    store.close().await;
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.microvm_by_address(Ipv4Addr::new(127, 64, 0, 1)).await.unwrap().unwrap(), record);
+}
+
+#[tokio::test]
+async fn an_address_is_one_living_microvms() {
+    let store = Store::in_memory().await.unwrap();
+    let (image, version) = launchable(&store).await;
+    let address = Some(Ipv4Addr::new(127, 64, 0, 1));
+    let mut first = microvm(&image, &version, address);
+    let second = microvm(&image, &version, address);
+    assert_eq!(store.insert_microvm(&first, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(store.insert_microvm(&second, None, &json!({})).await.unwrap(), Commit::Raced);
+    assert_eq!(store.begin_image_delete(image.id, ImageState::Created, UnixMillis(1)).await.unwrap(), Commit::Raced);
+    assert_eq!(store.count_live_microvms(image.id, Some(version.version)).await.unwrap(), 1);
+    first.phase = Phase::Terminated;
+    store.update_microvm(&first).await.unwrap();
+    assert_eq!(store.insert_microvm(&second, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(store.microvm_by_address(Ipv4Addr::new(127, 64, 0, 1)).await.unwrap().unwrap().id, second.id);
+    assert_eq!(store.live_microvms().await.unwrap().len(), 1);
+    let page = store.microvms(&image.arn.account, Some(&image.arn), Some(version.version), None, 1).await.unwrap();
+    assert_eq!(page.items[0].id, second.id);
+    let page = store.microvms(&image.arn.account, None, None, page.next, 1).await.unwrap();
+    assert_eq!((page.items[0].id, page.next), (first.id, None));
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_active_launches_nothing() {
+    let store = Store::in_memory().await.unwrap();
+    let (image, version) = launchable(&store).await;
+    let inactive = emberbox_wire::microvms::VersionStatus::Inactive;
+    store.set_version_status(image.id, version.version, inactive, UnixMillis(1)).await.unwrap();
+    assert_eq!(store.insert_microvm(&microvm(&image, &version, None), None, &json!({})).await.unwrap(), Commit::Raced);
+}
