@@ -1,0 +1,58 @@
+//! The agent's end of one connection from the host: a line in, lines out.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use emberbox_agent_protocol::{Call, GENERATION, MAX_LINE_BYTES, Reply};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The host sends its line as soon as it is connected.
+const FIRST_LINE: Duration = Duration::from_secs(10);
+/// How long the host is given to close first: the side that closes first keeps the port in TIME_WAIT, and what the guest keeps
+/// is kept in snapshots, where it would meet the ports of hosts to come.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+pub(crate) struct Link {
+    stream: BufReader<TcpStream>,
+}
+
+impl Link {
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::with_capacity(16 * 1024, stream) })
+    }
+
+    pub(crate) async fn read_call(&mut self) -> Result<Call> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.stream).take(MAX_LINE_BYTES as u64);
+        timeout(FIRST_LINE, limited.read_until(b'\n', &mut line)).await.context("no request came")??;
+        ensure!(line.ends_with(b"\n"), "the request is not one line of at most {MAX_LINE_BYTES} bytes");
+        let call: Call = serde_json::from_slice(&line).context("the request is not understood")?;
+        ensure!(call.generation == GENERATION, "the request is of protocol generation {}; this agent speaks {GENERATION}", call.generation);
+        Ok(call)
+    }
+
+    pub(crate) async fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        self.stream.write_all(&line).await
+    }
+
+    /// Returns when the host has hung up, or sent what the protocol does not know: both end the exchange.
+    pub(crate) async fn hung_up(&mut self) {
+        let _ = self.stream.fill_buf().await;
+    }
+
+    /// Waits for the host to close, so that the guest need not be first.
+    pub(crate) async fn farewell(mut self) {
+        let _ = timeout(FAREWELL, self.hung_up()).await;
+    }
+
+    /// The raw bytes, what was read ahead included.
+    pub(crate) fn into_stream(self) -> BufReader<TcpStream> {
+        self.stream
+    }
+}
