@@ -14,7 +14,10 @@ pub enum ErrorCode {
     InvalidSignature,
     MissingAuthenticationToken,
     RequestExpired,
+    RequestTooLarge,
     ResourceNotFound,
+    /// The body is not what the model says, before any constraint is looked at.
+    Serialization,
     ServiceQuotaExceeded,
     Throttling,
     UnknownOperation,
@@ -36,6 +39,8 @@ impl ErrorCode {
             Self::InvalidSignature => "InvalidSignatureException",
             Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
             Self::RequestExpired => "InvalidSignatureException",
+            Self::RequestTooLarge => "RequestTooLargeException",
+            Self::Serialization => "SerializationException",
             Self::ResourceNotFound => "ResourceNotFoundException",
             Self::ServiceQuotaExceeded => "ServiceQuotaExceededException",
             Self::Throttling => "ThrottlingException",
@@ -48,7 +53,7 @@ impl ErrorCode {
     /// HTTP status, as the model declares it where it does.
     pub fn status(self) -> u16 {
         match self {
-            Self::Validation | Self::IncompleteSignature => 400,
+            Self::Validation | Self::IncompleteSignature | Self::Serialization => 400,
             Self::ServiceQuotaExceeded => 402,
             Self::AccessDenied
             | Self::InvalidClientTokenId
@@ -57,6 +62,7 @@ impl ErrorCode {
             | Self::RequestExpired => 403,
             Self::ResourceNotFound | Self::UnknownOperation => 404,
             Self::Conflict => 409,
+            Self::RequestTooLarge => 413,
             Self::Throttling => 429,
             Self::InternalServer | Self::InsufficientCapacity => 500,
             Self::NotImplemented => 501,

@@ -1,0 +1,158 @@
+//! How answers look: the rest-json envelope of the Lambda API and the XML envelope of the query protocol (STS).
+//!
+//! Owns statuses, headers and bodies of answers; adds nothing to a message. The request id goes onto every response in `front`.
+
+use bytes::Bytes;
+use emberbox_wire::error::{ApiError, ErrorCode};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Map, Value, json};
+
+use crate::model::{Location, Model, Operation};
+use crate::services::ResponseBody;
+
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const XML: HeaderValue = HeaderValue::from_static("text/xml");
+
+/// The answer of an operation: status by the model, null members dropped, no body where the status has none.
+pub fn success(operation: &Operation, output: Value) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(operation.status).unwrap_or(StatusCode::OK);
+    if status == StatusCode::NO_CONTENT {
+        return respond(status, None, Bytes::new());
+    }
+    let output = match without_nulls(output) {
+        Value::Null => json!({}),
+        output => output,
+    };
+    respond(status, Some(JSON), Bytes::from(output.to_string()))
+}
+
+/// `x-amzn-errortype`, and `message` beside the other members of the shape, null when unknown (observed).
+pub fn error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
+    let shape = error.code.shape();
+    let mut body = Map::new();
+    let mut retry_after = None;
+    for member in model.shape_named(shape).map(|shape| shape.members()).unwrap_or_default() {
+        let value = error.members.get(&member.name).cloned().unwrap_or_default();
+        match member.location {
+            Location::Header => retry_after = value.as_u64(),
+            _ => {
+                body.insert(member.wire_name.clone(), value);
+            }
+        }
+    }
+    body.insert("message".into(), error.message.as_str().into());
+    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = respond(status, Some(JSON), Bytes::from(Value::Object(body).to_string()));
+    response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(shape));
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+pub fn query_success(xml: String) -> Response<ResponseBody> {
+    respond(StatusCode::OK, Some(XML), Bytes::from(xml))
+}
+
+/// The names and statuses of STS differ from those of the JSON services (documented: STS, "Common errors").
+pub fn query_error(error: &ApiError, request_id: &str) -> Response<ResponseBody> {
+    let (code, status) = match error.code {
+        ErrorCode::InvalidClientTokenId => ("InvalidClientTokenId", 403),
+        ErrorCode::InvalidSignature | ErrorCode::RequestExpired => ("SignatureDoesNotMatch", 403),
+        ErrorCode::IncompleteSignature => ("IncompleteSignature", 400),
+        ErrorCode::MissingAuthenticationToken => ("MissingAuthenticationToken", 403),
+        ErrorCode::UnknownOperation => ("InvalidAction", 400),
+        ErrorCode::Validation => ("ValidationError", 400),
+        ErrorCode::AccessDenied => ("AccessDenied", 403),
+        ErrorCode::Throttling => ("Throttling", 400),
+        ErrorCode::InternalServer => ("InternalFailure", 500),
+        other => (other.shape().trim_end_matches("Exception"), other.status()),
+    };
+    let fault = if status < 500 { "Sender" } else { "Receiver" };
+    let xml = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>{fault}</Type><Code>{code}</Code><Message>{}</Message>\
+         </Error><RequestId>{request_id}</RequestId></ErrorResponse>",
+        escape_xml(&error.message)
+    );
+    respond(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Some(XML), Bytes::from(xml))
+}
+
+/// For text content; control characters that XML 1.0 forbids become U+FFFD.
+pub fn escape_xml(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            c if c.is_control() && !matches!(c, '\n' | '\r' | '\t') => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+pub(crate) fn health() -> Response<ResponseBody> {
+    respond(StatusCode::OK, Some(JSON), Bytes::from_static(br#"{"status":"ok"}"#))
+}
+
+fn respond(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            members.into_iter().filter(|(_, member)| !member.is_null()).map(|(name, member)| (name, without_nulls(member))).collect()
+        }
+        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn body(response: Response<ResponseBody>) -> Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn errors_carry_the_members_of_their_shape() {
+        let model = Model::load().unwrap();
+        let response = error(&model, &ApiError::not_found("gone", "microvm", "m-1"));
+        assert_eq!((response.status().as_u16(), response.headers()[ERROR_TYPE].to_str().unwrap()), (404, "ResourceNotFoundException"));
+        assert_eq!(body(response).await, json!({"message": "gone", "resourceType": "microvm", "resourceId": "m-1"}));
+
+        let mut throttled = ApiError::new(ErrorCode::Throttling, "slow down");
+        throttled.members.insert("retryAfterSeconds".into(), 3.into());
+        let response = error(&model, &throttled);
+        assert_eq!(response.headers()[RETRY_AFTER], "3");
+        assert_eq!(body(response).await, json!({"message": "slow down", "serviceCode": null, "quotaCode": null}));
+    }
+
+    #[tokio::test]
+    async fn answers_have_the_status_of_the_model_and_no_nulls() {
+        let model = Model::load().unwrap();
+        let operation = |name: &str| model.operations.iter().find(|operation| operation.name == name).unwrap();
+        let response = success(operation("CreateMicrovmImage"), json!({"a": null, "b": [{"c": null, "d": 1.5}]}));
+        assert_eq!(response.status(), 201);
+        assert_eq!(body(response).await, json!({"b": [{"d": 1.5}]}));
+        assert_eq!(body(success(operation("SuspendMicrovm"), Value::Null)).await, json!({}));
+        let response = success(operation("TagResource"), json!({}));
+        assert_eq!(response.status(), 204);
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+}

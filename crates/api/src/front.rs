@@ -1,0 +1,239 @@
+//! One request from its head to its answer: which service it is for, who signed it, what it asks.
+//!
+//! Routes on the signing name in the credential scope, and on the path when nothing is signed (ours). An operation that has begun runs to its end even
+//! when its client hangs up, so that no operation is left halfway by a broken connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use emberbox_wire::caller::Caller;
+use emberbox_wire::error::{ApiError, ErrorCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use time::OffsetDateTime;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, field, info_span};
+use uuid::Uuid;
+
+use crate::model::Model;
+use crate::routing::{Routes, query_pairs};
+use crate::services::{Credentials, Operations, QueryService, ResponseBody, StreamingService};
+use crate::{decode, envelope, sigv4, validate};
+
+/// Largest body of the Lambda API and STS (documented for Lambda).
+const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+/// A body that has not arrived by then is not coming; 6 MiB pass in it at 200 KiB/s.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Front {
+    pub(crate) region: String,
+    pub(crate) model: Model,
+    pub(crate) routes: Routes,
+    pub(crate) credentials: Arc<dyn Credentials>,
+    pub(crate) operations: Arc<dyn Operations>,
+    pub(crate) sts: Option<Arc<dyn QueryService>>,
+    pub(crate) s3: Option<Arc<dyn StreamingService>>,
+    /// Operations under way.
+    pub(crate) running: TaskTracker,
+}
+
+/// Who answers.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Health,
+    Lambda,
+    Sts,
+    S3,
+    Other(String),
+}
+
+impl Target {
+    fn of(parts: &Parts) -> Self {
+        match sigv4::parse::claimed_service(parts) {
+            Some(service) => match service.as_str() {
+                "lambda" => Self::Lambda,
+                "sts" => Self::Sts,
+                "s3" => Self::S3,
+                _ => Self::Other(service),
+            },
+            None => Self::of_unsigned(parts),
+        }
+    }
+
+    /// What a request without a readable signature was meant for, so that it is refused in the right envelope.
+    fn of_unsigned(parts: &Parts) -> Self {
+        let path = parts.uri.path();
+        let names_action = query_pairs(parts.uri.query().unwrap_or_default()).iter().any(|(name, _)| name == "Action");
+        let form = parts
+            .headers
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+        match path {
+            "/health" if parts.method == Method::GET && !parts.headers.contains_key(http::header::AUTHORIZATION) => Self::Health,
+            "/" if names_action || form => Self::Sts,
+            _ if is_lambda_path(path) => Self::Lambda,
+            _ => Self::S3,
+        }
+    }
+}
+
+/// `/2025-09-09/...`: the Lambda API's paths begin with a date, which no bucket name looks like by accident.
+fn is_lambda_path(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default().as_bytes();
+    first.len() == 10 && first.iter().enumerate().all(|(index, b)| if matches!(index, 4 | 7) { *b == b'-' } else { b.is_ascii_digit() })
+}
+
+impl Front {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let request_id = Uuid::new_v4().to_string();
+        let started = Instant::now();
+        let span = info_span!("request", request_id, operation = field::Empty, caller = field::Empty);
+        let mut response = self.dispatch(request, &request_id).instrument(span.clone()).await;
+        let status = response.status().as_u16();
+        span.in_scope(|| tracing::info!(status, duration_ms = started.elapsed().as_millis() as u64, "answered"));
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(envelope::REQUEST_ID, value);
+        }
+        response
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>, request_id: &str) -> Response<ResponseBody> {
+        let (parts, body) = request.into_parts();
+        match (Target::of(&parts), &self.s3) {
+            (Target::Health, _) => envelope::health(),
+            (Target::S3, Some(s3)) => {
+                Span::current().record("operation", "s3");
+                s3.call(Request::from_parts(parts, body)).await
+            }
+            (Target::Sts, _) => match self.sts(&parts, body, request_id).await {
+                Ok(xml) => envelope::query_success(xml),
+                Err(error) => envelope::query_error(&error, request_id),
+            },
+            (Target::Lambda | Target::S3 | Target::Other(_), _) => {
+                self.json(&parts, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error))
+            }
+        }
+    }
+
+    async fn json(&self, parts: &Parts, body: Incoming) -> Result<Response<ResponseBody>, ApiError> {
+        let body = read(body).await?;
+        let (caller, scope) = self.authenticate(parts, &body).await?;
+        if scope.service != "lambda" {
+            return Err(not_served(&scope.service));
+        }
+        if scope.region != self.region {
+            let message =
+                format!("Credential should be scoped to a valid region, not '{}'. This endpoint is '{}'.", scope.region, self.region);
+            return Err(ApiError::new(ErrorCode::InvalidSignature, message));
+        }
+        self.lambda(parts, &body, caller).await
+    }
+
+    async fn authenticate(&self, parts: &Parts, body: &[u8]) -> Result<(Caller, sigv4::Scope), ApiError> {
+        let (key, scope) = sigv4::verify(parts, body, self.credentials.as_ref(), OffsetDateTime::now_utc()).await?;
+        Span::current().record("caller", &key.caller.arn);
+        Ok((key.caller, scope))
+    }
+
+    async fn lambda(&self, parts: &Parts, body: &[u8], caller: Caller) -> Result<Response<ResponseBody>, ApiError> {
+        let path = parts.uri.path();
+        let route = self.routes.find(&self.model, &parts.method, path).ok_or_else(|| unknown_route(&parts.method, path))?;
+        let operation = route.operation;
+        Span::current().record("operation", &operation.name);
+        let input = decode::input(&self.model, &route, parts.uri.query().unwrap_or_default(), body)?;
+        if let Some(shape) = operation.input {
+            validate::validate(&self.model, shape, &input)?;
+        }
+        let (operations, name) = (self.operations.clone(), operation.name.clone());
+        let call = async move { operations.call(caller, &name, input).await };
+        let output = self.running.spawn(call.in_current_span()).await.unwrap_or_else(|panic| {
+            tracing::error!(%panic, "an operation panicked");
+            Err(ApiError::internal())
+        })?;
+        Ok(envelope::success(operation, output))
+    }
+
+    async fn sts(&self, parts: &Parts, body: Incoming, request_id: &str) -> Result<String, ApiError> {
+        let body = read(body).await?;
+        let (caller, _) = self.authenticate(parts, &body).await?;
+        let sts = self.sts.as_ref().ok_or_else(|| not_served("sts"))?;
+        let mut parameters: BTreeMap<String, String> = query_pairs(parts.uri.query().unwrap_or_default()).into_iter().collect();
+        parameters.extend(query_pairs(&String::from_utf8_lossy(&body)));
+        Span::current().record("operation", "sts");
+        sts.call(&caller, &parameters, request_id).await
+    }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(ErrorCode::RequestTooLarge, format!("Request must be smaller than {MAX_BODY_BYTES} bytes.")))
+        }
+        Ok(Err(_)) | Err(_) => Err(ApiError::new(ErrorCode::Serialization, "The request body did not arrive whole.")),
+    }
+}
+
+fn not_served(service: &str) -> ApiError {
+    let message = format!(
+        "This endpoint is Emberbox and does not serve '{service}'. It serves lambda (Lambda MicroVMs, 2025-09-09), s3 and sts; point the endpoint URL \
+         of other services elsewhere."
+    );
+    ApiError::new(ErrorCode::NotImplemented, message)
+}
+
+fn unknown_route(method: &Method, path: &str) -> ApiError {
+    if ["/2026-04-04/", "/2026-04-30/"].iter().any(|prefix| path.starts_with(prefix)) {
+        let message =
+            "Network connectors of customers are not built yet; use the AWS-managed connectors, e.g. HTTP_INGRESS and INTERNET_EGRESS.";
+        return ApiError::new(ErrorCode::NotImplemented, message);
+    }
+    ApiError::new(ErrorCode::UnknownOperation, format!("No operation of Lambda MicroVMs is {method} at this path."))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn target(method: &str, uri: &str, headers: &[(&str, &str)]) -> Target {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Target::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    fn signed(service: &str) -> String {
+        format!("AWS4-HMAC-SHA256 Credential=AK/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=00")
+    }
+
+    #[test]
+    fn the_scope_decides_and_the_path_when_there_is_none() {
+        for (service, expected) in
+            [("lambda", Target::Lambda), ("sts", Target::Sts), ("s3", Target::S3), ("logs", Target::Other("logs".into()))]
+        {
+            let header = signed(service);
+            assert_eq!(target("GET", "/health", &[("authorization", &header), ("x-amz-date", "20260101T000000Z")]), expected);
+        }
+        assert_eq!(
+            target(
+                "GET",
+                "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AK%2F20260101%2Fr%2Fs3%2Faws4_request&X-Amz-Date=d&X-Amz-Expires=1&X-Amz-SignedHeaders=host&X-Amz-Signature=0",
+                &[]
+            ),
+            Target::S3
+        );
+        assert_eq!(target("GET", "/health", &[]), Target::Health);
+        assert_eq!(target("POST", "/health", &[]), Target::S3);
+        assert_eq!(target("GET", "/2025-09-09/microvms", &[]), Target::Lambda);
+        assert_eq!(target("GET", "/2025-09-09/microvms", &[("authorization", "Basic x")]), Target::Lambda);
+        assert_eq!(target("GET", "/?Action=GetCallerIdentity", &[]), Target::Sts);
+        assert_eq!(target("POST", "/", &[("content-type", "application/x-www-form-urlencoded; charset=utf-8")]), Target::Sts);
+        assert_eq!(target("GET", "/bucket/key", &[]), Target::S3);
+    }
+}
