@@ -6,10 +6,25 @@
 //! A *machine* is one virtual machine of this host with its files; a *snapshot* is the frozen image of one (see `docs/architecture.md`).
 #![deny(unsafe_code)]
 
+mod agent;
 mod api;
+mod base;
+mod disk;
+mod engine;
+mod layout;
+mod local;
+mod machine;
+mod manifest;
+mod memory;
+mod network;
+mod steps;
+mod sys;
 
 pub use api::{
     BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host, HostError, ImageKey,
     LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output, OutputSink, Registry, ResumeMachine, RootDisk,
     StepTimings, StopMachine, SuspendMachine, Suspended,
 };
+pub use emberbox_agent_protocol::HookOutcome;
+pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};
+pub use network::{NetworkConfig, NetworkError};

@@ -1,0 +1,87 @@
+//! Client of the agent in the guest. The guest is hostile: lines are bounded, waits have deadlines, and an answer of the wrong kind is an error.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use emberbox_agent_protocol::{AGENT_PORT, Call, GENERATION, GUEST_ADDRESS, MAX_LINE_BYTES, Reply, Request};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::sys::namespace::{NetworkNamespace, SocketFactory};
+
+/// How to reach one guest's agent.
+#[derive(Debug, Clone)]
+pub(crate) struct AgentLink {
+    pub sockets: SocketFactory,
+    pub namespace: NetworkNamespace,
+}
+
+/// What went wrong with an exchange. A connection refused or broken says nothing of why: the caller knows whether the machine lives.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    #[error("no connection to the agent")]
+    Connect(#[source] io::Error),
+    #[error("the connection to the agent broke")]
+    Broken(#[source] io::Error),
+    #[error("the agent did not answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("the agent refused: {0}")]
+    Failed(String),
+    #[error("the agent answered out of turn")]
+    Unexpected,
+}
+
+/// One exchange under way.
+pub(crate) struct Exchange {
+    stream: BufReader<TcpStream>,
+}
+
+impl AgentLink {
+    /// Sends one request; the answers are read from the exchange.
+    pub(crate) async fn send(&self, request: Request) -> Result<Exchange, AgentError> {
+        let address = SocketAddrV4::new(GUEST_ADDRESS, AGENT_PORT);
+        let mut stream = self.sockets.connect(&self.namespace, address).await.map_err(AgentError::Connect)?;
+        let mut line = serde_json::to_vec(&Call { generation: GENERATION, request }).map_err(|error| AgentError::Broken(error.into()))?;
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(AgentError::Broken)?;
+        Ok(Exchange { stream: BufReader::new(stream) })
+    }
+
+    /// One request with one answer, within `deadline`.
+    pub(crate) async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, AgentError> {
+        let exchange = async { self.send(request).await?.next().await };
+        timeout(deadline, exchange).await.map_err(|_| AgentError::TimedOut(deadline))?
+    }
+
+    /// A request that is answered by [`Reply::Done`].
+    pub(crate) async fn command(&self, request: Request, deadline: Duration) -> Result<(), AgentError> {
+        match self.ask(request, deadline).await? {
+            Reply::Done => Ok(()),
+            _ => Err(AgentError::Unexpected),
+        }
+    }
+}
+
+impl Exchange {
+    /// The next answer; an answer that says "failed" is an error.
+    pub(crate) async fn next(&mut self) -> Result<Reply, AgentError> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.stream).take(MAX_LINE_BYTES as u64);
+        bounded.read_until(b'\n', &mut line).await.map_err(AgentError::Broken)?;
+        if line.last() != Some(&b'\n') {
+            return Err(AgentError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Reply::Failed { reason }) => Err(AgentError::Failed(reason)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(AgentError::Broken(error.into())),
+        }
+    }
+
+    /// The byte stream after [`Reply::Connected`].
+    pub(crate) fn into_stream(self) -> BufReader<TcpStream> {
+        self.stream
+    }
+}

@@ -1,0 +1,106 @@
+//! Engines start virtual machines. All satisfy [`Engine`] and [`Vm`], pass one suite and show the guest the same machine.
+//!
+//! An engine gets everything open: descriptors of disks, memory, state, tap. It knows no path of an image and no policy.
+
+pub(crate) mod qemu;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::MachineShape;
+use crate::manifest::EngineIdentity;
+use crate::sys::namespace::NetworkNamespace;
+use crate::sys::pidfd::ProcessIdentity;
+
+/// A virtual machine to be started.
+pub(crate) struct VmSpec {
+    pub shape: MachineShape,
+    /// The user the process runs as, alone.
+    pub uid: u32,
+    pub namespace: NetworkNamespace,
+    pub tap: OwnedFd,
+    pub disks: Vec<VmDisk>,
+    /// Where the control socket is made.
+    pub directory: PathBuf,
+}
+
+/// A disk as the guest sees it: the first layer is what the guest writes to, the others back it.
+pub(crate) struct VmDisk {
+    pub serial: &'static str,
+    pub read_only: bool,
+    pub layers: Vec<DiskLayer>,
+}
+
+pub(crate) struct DiskLayer {
+    pub format: DiskFormat,
+    pub file: File,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+/// Where a fresh machine starts.
+pub(crate) struct Boot {
+    pub kernel: File,
+    pub initramfs: File,
+    /// Guest RAM lives in this file, shared, so that a snapshot needs no copy.
+    pub memory: File,
+}
+
+/// Where a restored machine goes on.
+pub(crate) struct Restore {
+    /// The image's guest RAM, open for reading: mapped copy on write.
+    pub base: File,
+    /// A suspended machine's own pages and the list of where they are.
+    pub layer: Option<(File, File)>,
+    pub state: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    #[error("could not start the virtual machine process")]
+    Start(#[source] io::Error),
+    #[error("the virtual machine's control socket does not answer")]
+    Control(#[source] io::Error),
+    #[error("the virtual machine refused `{command}`: {message}")]
+    Refused { command: String, message: String },
+    #[error("the virtual machine did not {attempted} in time")]
+    TimedOut { attempted: &'static str },
+    #[error("the virtual machine process ended: {output}")]
+    Ended { output: String },
+}
+
+#[async_trait]
+pub(crate) trait Engine: Send + Sync {
+    fn identity(&self) -> &EngineIdentity;
+    /// Starts a fresh machine; it runs when this returns.
+    async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError>;
+    /// Starts a machine from a snapshot. It may run before this returns: what must not run yet has been frozen by the agent before the snapshot.
+    async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError>;
+    /// Takes over a living process after a restart of the daemon.
+    async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError>;
+}
+
+#[async_trait]
+pub(crate) trait Vm: Send + Sync {
+    fn process(&self) -> ProcessIdentity;
+    /// Resolves when a restore has been carried out, with its failure if it failed.
+    async fn restored(&self) -> Result<(), EngineError>;
+    /// Stops the vCPUs; disks are flushed.
+    async fn pause(&self) -> Result<(), EngineError>;
+    async fn resume(&self) -> Result<(), EngineError>;
+    /// Writes the state of devices and vCPUs of the paused machine, guest RAM apart.
+    async fn save_state(&self, to: File) -> Result<(), EngineError>;
+    /// Ends the process and waits for its end.
+    async fn stop(&self);
+    /// Resolves when the process has ended, with the last of what it printed.
+    async fn ended(&self) -> String;
+}

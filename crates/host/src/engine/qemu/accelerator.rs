@@ -1,0 +1,94 @@
+//! What runs the guest's instructions: the CPU through KVM, or QEMU's translator.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+const KVM_DEVICE: &str = "/dev/kvm";
+/// Roughly x86-64-v2: emulated AVX would make cryptography slower, not faster.
+const TCG_CPU: &str = "Nehalem";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    Tcg,
+    Kvm {
+        /// The group that may open `/dev/kvm`.
+        group: u32,
+    },
+}
+
+impl Accelerator {
+    /// KVM when the CPU has the instructions for it and the device opens. The device alone proves nothing: software-only KVM cannot run a stock kernel.
+    pub(crate) fn detect() -> Self {
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        match Self::kvm() {
+            Ok(kvm) if offers_virtualization(&flags) => kvm,
+            _ => Self::Tcg,
+        }
+    }
+
+    /// KVM if its device opens.
+    pub(crate) fn kvm() -> io::Result<Self> {
+        fs::OpenOptions::new().read(true).write(true).open(KVM_DEVICE)?;
+        Ok(Self::Kvm { group: fs::metadata(KVM_DEVICE)?.gid() })
+    }
+
+    pub(super) fn engine_name(self) -> &'static str {
+        match self {
+            Self::Tcg => "qemu-tcg",
+            Self::Kvm { .. } => "qemu-kvm",
+        }
+    }
+
+    pub(super) fn cpu_model(self) -> &'static str {
+        match self {
+            Self::Tcg => TCG_CPU,
+            Self::Kvm { .. } => "host,migratable=on",
+        }
+    }
+
+    /// Names the CPU the guest sees: the same name, the same CPU.
+    pub(super) fn cpu_profile(self) -> String {
+        match self {
+            Self::Tcg => format!("tcg-{TCG_CPU}"),
+            Self::Kvm { .. } => {
+                let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+                let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim());
+                format!("host-{}", model.unwrap_or("unknown"))
+            }
+        }
+    }
+
+    pub(super) fn device_group(self) -> Option<u32> {
+        match self {
+            Self::Tcg => None,
+            Self::Kvm { group } => Some(group),
+        }
+    }
+}
+
+fn offers_virtualization(cpuinfo: &str) -> bool {
+    cpuinfo.lines().filter(|line| line.starts_with("flags")).any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+/// QEMU's version, as its first line of `--version` says.
+pub(super) fn version(binary: &str) -> io::Result<String> {
+    let output = Command::new(binary).arg("--version").output().map_err(|error| {
+        io::Error::new(error.kind(), format!("{binary}: {error} (install it: apt-get install qemu-system-x86)"))
+    })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.lines().next().and_then(|line| line.strip_prefix("QEMU emulator version ")).map(str::trim);
+    version.map(str::to_owned).ok_or_else(|| io::Error::other(format!("{binary} --version says: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hardware_flags_count() {
+        assert!(offers_virtualization("processor: 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(!offers_virtualization("model name: vmx\nflags\t\t: fpu sse svm_lock\n"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line of a QEMU process: what the guest's machine consists of.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+
+use emberbox_agent_protocol::GUEST_MAC;
+
+use super::Accelerator;
+use crate::engine::{Boot, DiskFormat, DiskLayer, Restore, VmDisk, VmSpec};
+
+/// Upper bound of TCG's translation cache: without it QEMU's own memory grows past 1 GB.
+const TRANSLATION_CACHE_MIB: u32 = 128;
+
+/// The path that `private_memory.c` answers to.
+const PRIVATE_MEMORY_PATH: &str = "/emberbox/memory";
+
+/// A command being put together, with the descriptors it inherits.
+pub(super) struct QemuCommand {
+    pub command: Command,
+    pub inherited: Vec<OwnedFd>,
+}
+
+impl QemuCommand {
+    /// Everything that boot and restore have in common. The order of devices is part of the machine: a snapshot only fits the same order.
+    pub(super) fn new(binary: &str, accelerator: Accelerator, spec: VmSpec, control: OwnedFd) -> Self {
+        let mut command = Command::new(binary);
+        command.env_clear().current_dir("/");
+        let mut this = Self { command, inherited: Vec::new() };
+        this.arg("-name", "emberbox")
+            .flag("-nodefaults")
+            .flag("-no-user-config")
+            .flag("-no-reboot")
+            .arg("-display", "none")
+            .arg("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+            .arg("-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off,memory-backend=ram")
+            .arg("-m", &format!("{}M", spec.shape.memory_mib))
+            .arg("-smp", &spec.shape.vcpus.to_string())
+            .arg("-global", "virtio-mmio.force-legacy=false");
+        match accelerator {
+            Accelerator::Tcg => {
+                this.arg("-accel", &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}")).arg("-cpu", accelerator.cpu_model())
+            }
+            Accelerator::Kvm { .. } => this.arg("-accel", "kvm").arg("-cpu", accelerator.cpu_model()),
+        };
+        this.control(control);
+        for disk in spec.disks {
+            this.disk(disk);
+        }
+        this.network(spec.tap);
+        this.arg("-object", "rng-random,id=entropy,filename=/dev/urandom").arg("-device", "virtio-rng-device,rng=entropy");
+        this
+    }
+
+    /// A fresh machine with its RAM in `boot.memory`.
+    pub(super) fn boot(mut self, boot: Boot, kernel_arguments: &str, memory_mib: u32) -> Self {
+        let (kernel, initramfs, memory) = (self.inherit(boot.kernel), self.inherit(boot.initramfs), self.inherit(boot.memory));
+        self.arg("-kernel", &format!("/proc/self/fd/{kernel}"))
+            .arg("-initrd", &format!("/proc/self/fd/{initramfs}"))
+            .arg("-append", kernel_arguments)
+            .memory(memory_mib, &format!("/proc/self/fd/{memory}"));
+        self
+    }
+
+    /// A machine that waits for `migrate-incoming` from the returned descriptor.
+    pub(super) fn restore(mut self, restore: Restore, library: OwnedFd, memory_mib: u32) -> (Self, i32) {
+        let library = self.inherit(library);
+        let base = self.inherit(restore.base);
+        self.command.env("LD_PRELOAD", format!("/proc/self/fd/{library}")).env("EMBERBOX_MEMORY", base.to_string());
+        if let Some((layer, runs)) = restore.layer {
+            let (layer, runs) = (self.inherit(layer), self.inherit(runs));
+            self.command.env("EMBERBOX_LAYER", layer.to_string()).env("EMBERBOX_LAYER_RUNS", runs.to_string());
+        }
+        let state = self.inherit(restore.state);
+        self.memory(memory_mib, PRIVATE_MEMORY_PATH).arg("-incoming", "defer");
+        (self, state)
+    }
+
+    fn control(&mut self, listener: OwnedFd) {
+        let fd = self.inherit(listener);
+        self.arg("-chardev", &format!("socket,id=control,fd={fd},server=on,wait=off")).arg("-mon", "chardev=control,mode=control");
+        self.arg("-chardev", "stdio,id=console,signal=off").arg("-serial", "chardev:console");
+    }
+
+    fn memory(&mut self, mib: u32, path: &str) -> &mut Self {
+        self.arg("-object", &format!("memory-backend-file,id=ram,size={mib}M,share=on,mem-path={path}"))
+    }
+
+    /// The layers from the last backing file up, then the device.
+    fn disk(&mut self, disk: VmDisk) {
+        let serial = disk.serial;
+        let mut backing: Option<String> = None;
+        let top = disk.layers.len();
+        for (depth, DiskLayer { format, file }) in disk.layers.into_iter().rev().enumerate() {
+            let read_only = if depth + 1 == top && !disk.read_only { "off" } else { "on" };
+            let set = self.inherit(file);
+            let (protocol, node) = (format!("{serial}{depth}-file"), format!("{serial}{depth}"));
+            self.arg("-add-fd", &format!("fd={set},set={set}")).arg(
+                "-blockdev",
+                &format!("driver=file,node-name={protocol},filename=/dev/fdset/{set},read-only={read_only},locking=off,discard=unmap"),
+            );
+            let driver = match format {
+                DiskFormat::Raw => format!("driver=raw,node-name={node},file={protocol},read-only={read_only},discard=unmap"),
+                DiskFormat::Qcow2 => {
+                    let backing = backing.as_ref().map(|node| format!(",backing={node}")).unwrap_or_default();
+                    format!("driver=qcow2,node-name={node},file={protocol},read-only={read_only},discard=unmap{backing}")
+                }
+            };
+            self.arg("-blockdev", &driver);
+            backing = Some(node);
+        }
+        if let Some(node) = backing {
+            self.arg("-device", &format!("virtio-blk-device,drive={node},serial={serial}"));
+        }
+    }
+
+    fn network(&mut self, tap: OwnedFd) {
+        let tap = self.inherit(tap);
+        let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        self.arg("-netdev", &format!("tap,id=net,fd={tap}")).arg("-device", &format!("virtio-net-device,netdev=net,mac={mac}"));
+    }
+
+    /// The process gets the descriptor under the same number.
+    fn inherit(&mut self, fd: impl Into<OwnedFd>) -> i32 {
+        let fd = fd.into();
+        let number = fd.as_raw_fd();
+        self.inherited.push(fd);
+        number
+    }
+
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.command.arg(name);
+        self
+    }
+
+    fn arg(&mut self, name: &str, value: &str) -> &mut Self {
+        self.command.arg(name).arg(value);
+        self
+    }
+}

@@ -1,0 +1,221 @@
+//! This machine as a [`Host`]: its parts, and the machines that run on it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use crate::agent::AgentLink;
+use crate::api::{
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, GuestStream, Host, HostError, ImageKey, LaunchMachine, Machine, MachineExit,
+    MachineId, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
+};
+use crate::base::{Base, BaseError};
+use crate::engine::qemu::{Accelerator, QemuEngine};
+use crate::engine::{Engine, EngineError, Vm};
+use crate::layout::Layout;
+use crate::machine;
+use crate::network::{Cell, CellPool, NetworkConfig, NetworkError};
+use crate::sys::namespace::SocketFactory;
+
+/// Ends of machines that `control` has not read yet; it catches up with the inventory should it ever fall this far behind.
+const EXITS_KEPT: usize = 1024;
+
+/// What the operator decides about this host.
+#[derive(Debug, Clone)]
+pub struct LocalHostConfig {
+    /// Everything the host keeps.
+    pub data: PathBuf,
+    /// The managed base that `guest/build` made.
+    pub base: PathBuf,
+    pub engine: EngineChoice,
+    pub network: NetworkConfig,
+    /// PEM certificates that builds trust beside the system's own; empty for none.
+    pub extra_ca_pem: String,
+}
+
+/// Which engine runs machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// QEMU, with KVM if this host has it.
+    Auto,
+    QemuTcg,
+    QemuKvm,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    #[error("could not prepare the network for machines")]
+    Network(#[from] NetworkError),
+    #[error("could not prepare the data directory {}", .path.display())]
+    Data {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0} (machines need their own users, namespaces and devices: run as root)")]
+    NotRoot(&'static str),
+    #[error("the engine is not usable here")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The parts that operations work with.
+pub struct LocalHost {
+    pub(crate) layout: Layout,
+    pub(crate) base: Base,
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) cells: CellPool,
+    pub(crate) sockets: SocketFactory,
+    pub(crate) extra_ca_pem: String,
+    machines: Mutex<HashMap<MachineId, Arc<Running>>>,
+    exits: broadcast::Sender<MachineExit>,
+}
+
+/// A machine whose process lives.
+pub(crate) struct Running {
+    pub image: ImageKey,
+    pub vm: Arc<dyn Vm>,
+    pub cell: Cell,
+}
+
+impl LocalHost {
+    /// Prepares everything and adopts the machines that a former daemon left running.
+    pub async fn start(config: LocalHostConfig) -> Result<Arc<Self>, StartError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(StartError::NotRoot("emberbox is not root"));
+        }
+        let failed = |source| StartError::Data { path: config.data.clone(), source };
+        let layout = Layout::prepare(&config.data).map_err(failed)?;
+        let base = Base::open(&config.base)?;
+        let accelerator = match config.engine {
+            EngineChoice::Auto => None,
+            EngineChoice::QemuTcg => Some(Accelerator::Tcg),
+            EngineChoice::QemuKvm => Some(Accelerator::kvm().map_err(|error| StartError::Engine(error.into()))?),
+        };
+        let probe = tokio::task::spawn_blocking(move || QemuEngine::probe(accelerator)).await;
+        let engine = probe.map_err(|error| StartError::Engine(error.into()))?.map_err(|error| StartError::Engine(error.into()))?;
+        tracing::info!(identity = ?engine.identity(), "engine chosen");
+        let cells = CellPool::start(&config.network, &config.data.join("network")).await?;
+        let host = Arc::new(Self {
+            layout,
+            base,
+            engine: Box::new(engine),
+            cells,
+            sockets: SocketFactory::start().map_err(failed)?,
+            extra_ca_pem: config.extra_ca_pem.clone(),
+            machines: Mutex::new(HashMap::new()),
+            exits: broadcast::Sender::new(EXITS_KEPT),
+        });
+        machine::adopt::adopt_all(&host).await.map_err(failed)?;
+        Ok(host)
+    }
+
+    pub(crate) fn agent(&self, cell: &Cell) -> AgentLink {
+        AgentLink { sockets: self.sockets.clone(), namespace: cell.namespace.clone() }
+    }
+
+    pub(crate) fn running(&self, machine: MachineId) -> Option<Arc<Running>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).get(&machine).cloned()
+    }
+
+    /// Makes a machine known, and tells when its process ends unasked.
+    pub(crate) fn insert(self: &Arc<Self>, machine: MachineId, running: Arc<Running>) {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).insert(machine, running.clone());
+        let host = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let output = running.vm.ended().await;
+            let Some(host) = host.upgrade() else { return };
+            if host.remove_if(machine, &running) {
+                let reason = format!("the virtual machine process ended: {output}");
+                tracing::warn!(%machine, reason, "a machine ended unasked");
+                // Nobody listens while the daemon starts or stops.
+                let _ = host.exits.send(MachineExit { machine, reason });
+            }
+        });
+    }
+
+    /// Takes a machine out before its process is ended on purpose.
+    pub(crate) fn remove(&self, machine: MachineId) -> Option<Arc<Running>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).remove(&machine)
+    }
+
+    fn remove_if(&self, machine: MachineId, running: &Arc<Running>) -> bool {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = machines.get(&machine).is_some_and(|known| Arc::ptr_eq(known, running));
+        same && machines.remove(&machine).is_some()
+    }
+}
+
+/// The trait's calls, each in its own file. The handle is an `Arc` because machines are watched beyond a call.
+pub struct HostHandle(pub Arc<LocalHost>);
+
+#[async_trait]
+impl Host for HostHandle {
+    async fn build_root_disk(&self, request: BuildRootDisk, output: OutputSink) -> Result<RootDisk, HostError> {
+        machine::build::build_root_disk(&self.0, request, output).await
+    }
+
+    async fn capture_image(&self, request: CaptureImage, output: OutputSink) -> Result<CapturedImage, HostError> {
+        machine::capture::capture_image(&self.0, request, output).await
+    }
+
+    async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError> {
+        remove_directory(&self.0.layout.image(image).0).map_err(HostError::internal("delete an image"))
+    }
+
+    async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {
+        machine::launch::launch(&self.0, request).await
+    }
+
+    async fn suspend(&self, request: SuspendMachine) -> Result<Suspended, HostError> {
+        machine::suspend::suspend(&self.0, request).await
+    }
+
+    async fn resume(&self, request: ResumeMachine) -> Result<StepTimings, HostError> {
+        machine::resume::resume(&self.0, request).await
+    }
+
+    async fn stop(&self, request: StopMachine) -> Result<StepTimings, HostError> {
+        machine::stop::stop(&self.0, request).await
+    }
+
+    async fn connect(&self, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError> {
+        machine::connect::connect(&self.0, machine, port).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<Machine>, HostError> {
+        machine::adopt::inventory(&self.0).map_err(HostError::internal("list the machines of this host"))
+    }
+
+    fn exits(&self) -> broadcast::Receiver<MachineExit> {
+        self.0.exits.subscribe()
+    }
+
+    fn base(&self) -> (String, String) {
+        (self.0.base.name.clone(), self.0.base.debian.clone())
+    }
+}
+
+/// Removes a directory, present or not.
+pub(crate) fn remove_directory(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl From<EngineError> for HostError {
+    fn from(error: EngineError) -> Self {
+        Self::internal("run the virtual machine")(error)
+    }
+}
+
+impl From<NetworkError> for HostError {
+    fn from(error: NetworkError) -> Self {
+        Self::internal("make a network cell")(error)
+    }
+}

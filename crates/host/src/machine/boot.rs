@@ -1,0 +1,81 @@
+//! A fresh machine: booted from the managed base with RAM in a file, up to the agent's first answer.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use emberbox_agent_protocol::Request;
+use tokio::time::{sleep, timeout};
+
+use crate::agent::{AgentError, AgentLink};
+use crate::engine::{Boot, Vm, VmDisk, VmSpec};
+use crate::local::LocalHost;
+use crate::network::Cell;
+use crate::{HostError, MachineShape};
+
+/// Two to three seconds on an idle host without hardware virtualization; this is for a busy one.
+const BOOTED_WITHIN: Duration = Duration::from_secs(90);
+/// One attempt: a connection that the guest was not ready for is made anew rather than waiting for TCP to send again.
+const ATTEMPT: Duration = Duration::from_millis(500);
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(25);
+
+/// A machine that is no MicroVM: it builds or is being captured, and ends with the operation that booted it.
+pub(super) struct Booted {
+    pub vm: Arc<dyn Vm>,
+    pub agent: AgentLink,
+    /// Kept for as long as the machine runs.
+    _cell: Cell,
+}
+
+pub(super) struct BootSpec {
+    pub shape: MachineShape,
+    pub disks: Vec<VmDisk>,
+    /// A new file; it holds the guest's RAM.
+    pub memory: PathBuf,
+    pub directory: PathBuf,
+}
+
+pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, HostError> {
+    let failed = HostError::internal;
+    let boot = Boot {
+        kernel: host.base.kernel().map_err(failed("open the guest's kernel"))?,
+        initramfs: host.base.initramfs().map_err(failed("open the guest's initramfs"))?,
+        memory: create_memory(&spec.memory, spec.shape).map_err(failed("make the guest's memory"))?,
+    };
+    let mut cell = host.cells.take().await?;
+    let tap = cell.tap.take().ok_or_else(|| failed("use a cell")(std::io::Error::other("its tap is in use")))?;
+    let uid = host.cells.user_of(&cell);
+    let vm_spec = VmSpec { shape: spec.shape, uid, namespace: cell.namespace.clone(), tap, disks: spec.disks, directory: spec.directory };
+    let vm = host.engine.boot(vm_spec, boot).await?;
+    let agent = host.agent(&cell);
+    let booted = Booted { vm, agent, _cell: cell };
+    match booted.answers().await {
+        Ok(()) => Ok(booted),
+        Err(error) => {
+            booted.vm.stop().await;
+            Err(error)
+        }
+    }
+}
+
+impl Booted {
+    /// Waits for the agent.
+    async fn answers(&self) -> Result<(), HostError> {
+        let asked = async {
+            while !matches!(timeout(ATTEMPT, self.agent.command(Request::Ping, ATTEMPT)).await, Ok(Ok(()))) {
+                sleep(BETWEEN_ATTEMPTS).await;
+            }
+        };
+        tokio::select! {
+            output = self.vm.ended() => Err(HostError::internal("boot a guest")(format!("its process ended: {output}"))),
+            answered = timeout(BOOTED_WITHIN, asked) => answered.map_err(|_| AgentError::TimedOut(BOOTED_WITHIN).into()),
+        }
+    }
+}
+
+fn create_memory(path: &Path, shape: MachineShape) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    file.set_len(u64::from(shape.memory_mib) << 20)?;
+    Ok(file)
+}

@@ -1,0 +1,33 @@
+# Runs in a builder MicroVM: executes the Dockerfile in /context and writes the resulting file system to the disk `root`.
+# Prints `@emberbox-step <name>` at the start of each step, and at the end the image's configuration. buildah's own output goes through.
+set -euo pipefail
+
+step() { printf '@emberbox-step %s\n' "$1"; }
+
+exec 2>&1
+arguments=()
+while IFS= read -r -d '' pair; do
+    arguments+=(--env "$pair")
+done </run/emberbox/environment
+
+if [ -e /run/emberbox/extra-ca.pem ]; then
+    cat /etc/ssl/certs/ca-certificates.crt /run/emberbox/extra-ca.pem >/run/emberbox/ca.pem
+    chmod 0644 /run/emberbox/ca.pem
+    chmod 0755 /run/emberbox
+    export SSL_CERT_FILE=/run/emberbox/ca.pem
+    arguments+=(--volume /run/emberbox/ca.pem:/run/emberbox/ca.pem:ro)
+fi
+if [ -e /run/emberbox/auth.json ]; then
+    export REGISTRY_AUTH_FILE=/run/emberbox/auth.json
+fi
+
+step dockerfile
+buildah build --isolation chroot --network host --layers=false --pull=missing "${arguments[@]}" \
+    --tag localhost/emberbox-build --file /context/Dockerfile /context
+
+step export
+container=$(buildah from --pull=never localhost/emberbox-build)
+root=$(buildah mount "$container")
+mke2fs -q -F -t ext4 -O '^has_journal,^resize_inode' -E lazy_itable_init=1,nodiscard -m 0 -d "$root" /dev/emberbox/root
+printf '@emberbox-config %s\n' "$(buildah inspect --type image --format '{{json .OCIv1.Config}}' localhost/emberbox-build)"
+sync

@@ -1,0 +1,72 @@
+//! Launch: a private copy of an image's snapshot, from the request to an application that has answered `/run`.
+
+use std::sync::Arc;
+
+use emberbox_agent_protocol::Identity;
+use uuid::Uuid;
+
+use super::hooks::{HookName, run_body};
+use super::restore::{self, Copy};
+use crate::layout::MachineFiles;
+use crate::local::{LocalHost, Running, remove_directory};
+use crate::manifest::Manifest;
+use crate::steps::Steps;
+use crate::{HostError, LaunchMachine, StepTimings};
+
+/// Whatever fails, nothing of the machine stays.
+pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Result<StepTimings, HostError> {
+    let files = host.layout.machine(request.machine);
+    let mut steps = Steps::start();
+    match launch_steps(host, &request, &files, &mut steps).await {
+        Ok(running) => {
+            host.insert(request.machine, running);
+            Ok(steps.finish())
+        }
+        Err(error) => {
+            if let Err(error) = remove_directory(&files.0) {
+                tracing::error!(%error, machine = %request.machine, "the files of a failed launch could not be removed");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn launch_steps(
+    host: &Arc<LocalHost>,
+    request: &LaunchMachine,
+    files: &MachineFiles,
+    steps: &mut Steps,
+) -> Result<Arc<Running>, HostError> {
+    let image = host.layout.image(&request.image);
+    let snapshot = image.snapshot();
+    if !snapshot.manifest().exists() {
+        return Err(HostError::NoSuchImage(request.image.clone()));
+    }
+    let manifest = Manifest::load(&snapshot, host.engine.identity())?;
+    steps.mark("manifest");
+    std::fs::create_dir(&files.0)
+        .and_then(|()| std::fs::copy(image.overlay_template(), files.disk()))
+        .map_err(HostError::internal("make the machine's disk"))?;
+    steps.mark("disk");
+    let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
+    let running = restore::start(host, copy, steps).await?;
+    if let Err(error) = thaw(host, request, &running, steps).await {
+        running.vm.stop().await;
+        return Err(error);
+    }
+    Ok(running)
+}
+
+async fn thaw(host: &LocalHost, request: &LaunchMachine, running: &Running, steps: &mut Steps) -> Result<(), HostError> {
+    let identity = Identity {
+        microvm_id: request.name.clone(),
+        host_name: request.machine.to_string(),
+        boot_id: Uuid::new_v4().to_string(),
+    };
+    let hook = request.run.as_ref().map(|(call, payload)| HookName::Run.request(call, run_body(&request.name, payload.as_deref())));
+    let outcome = restore::thaw(host, running, Some(identity), hook, steps).await?;
+    match (&request.run, outcome) {
+        (Some((call, _)), Some(outcome)) => HookName::Run.check(call, outcome),
+        _ => Ok(()),
+    }
+}

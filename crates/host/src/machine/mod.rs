@@ -1,0 +1,14 @@
+//! What can be done with machines: one file an operation, each an ordered list of named steps.
+
+pub(crate) mod adopt;
+mod boot;
+pub(crate) mod build;
+pub(crate) mod capture;
+pub(crate) mod connect;
+pub(crate) mod hooks;
+pub(crate) mod launch;
+mod record;
+pub(crate) mod resume;
+mod restore;
+pub(crate) mod stop;
+pub(crate) mod suspend;

@@ -1,0 +1,27 @@
+//! Stop: end a machine, running or suspended, and delete its files.
+
+use std::sync::Arc;
+
+use super::hooks::HookName;
+use crate::local::{LocalHost, remove_directory};
+use crate::steps::Steps;
+use crate::{HostError, StepTimings, StopMachine};
+
+pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<StepTimings, HostError> {
+    let mut steps = Steps::start();
+    if let Some(running) = host.running(request.machine) {
+        if let Some(hook) = &request.terminate {
+            // The end comes whatever the application says.
+            if let Err(error) = HookName::Terminate.call(&host.agent(&running.cell), hook).await {
+                tracing::info!(error = &error as &dyn std::error::Error, machine = %request.machine, "the terminate hook failed");
+            }
+            steps.mark("terminate_hook");
+        }
+        host.remove(request.machine);
+        running.vm.stop().await;
+        steps.mark("process_end");
+    }
+    remove_directory(&host.layout.machine(request.machine).0).map_err(HostError::internal("delete a machine's files"))?;
+    steps.mark("files");
+    Ok(steps.finish())
+}

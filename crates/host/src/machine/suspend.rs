@@ -1,0 +1,152 @@
+//! Suspend: freeze, write what differs from the image, and only when that is safe end the process.
+//!
+//! Until the snapshot has its final name the machine is whole: any failure thaws it and it goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use emberbox_agent_protocol::Request;
+
+use super::hooks::HookName;
+use super::record::MachineRecord;
+use crate::agent::AgentLink;
+use crate::layout::{MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
+use crate::local::{LocalHost, Running, remove_directory};
+use crate::manifest::{FORMAT, Manifest, sha256};
+use crate::steps::Steps;
+use crate::{HostError, MachineShape, SuspendMachine, Suspended, memory};
+
+/// The agent waits 5 s for the application's cgroup; syncing its disk may take longer.
+pub(super) const FROZEN_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> Result<Suspended, HostError> {
+    let running = host.running(request.machine).ok_or(HostError::NoSuchMachine(request.machine))?;
+    let files = host.layout.machine(request.machine);
+    let agent = host.agent(&running.cell);
+    let mut steps = Steps::start();
+    if let Some(hook) = &request.suspend {
+        HookName::Suspend.call(&agent, hook).await?;
+        steps.mark("suspend_hook");
+    }
+    let shape = Manifest::load(&host.layout.image(&running.image).snapshot(), host.engine.identity())?.shape;
+    let memory_bytes = match save(host, &running, &files, shape, &agent, &mut steps).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            go_on(&running, &agent, &files).await;
+            return Err(error);
+        }
+    };
+    host.remove(request.machine);
+    running.vm.stop().await;
+    let record = MachineRecord { image: running.image.clone(), process: None };
+    record.write(&files).map_err(HostError::internal("record the suspension"))?;
+    forget_resumed(&files);
+    steps.mark("process_end");
+    let disk_bytes = occupied_bytes(&files.disk()).map_err(HostError::internal("measure the disk"))?;
+    Ok(Suspended { memory_bytes, disk_bytes, steps: steps.finish() })
+}
+
+/// From the freeze to a snapshot under its final name.
+async fn save(
+    host: &LocalHost,
+    running: &Running,
+    files: &MachineFiles,
+    shape: MachineShape,
+    agent: &AgentLink,
+    steps: &mut Steps,
+) -> Result<u64, HostError> {
+    agent.command(Request::Freeze, FROZEN_WITHIN).await?;
+    steps.mark("freeze");
+    running.vm.pause().await?;
+    steps.mark("pause");
+    let new = files.snapshot_in_progress();
+    let failed = HostError::internal;
+    remove_directory(&new.0).and_then(|()| std::fs::create_dir(&new.0)).map_err(failed("make the snapshot's directory"))?;
+    let state = std::fs::File::create_new(new.state()).map_err(failed("make the snapshot's state file"))?;
+    let synced = state.try_clone().map_err(failed("make the snapshot's state file"))?;
+    let (saved, bytes) = tokio::join!(running.vm.save_state(state), save_memory(host, running, files, shape, &new));
+    saved?;
+    let memory_bytes = bytes?;
+    steps.mark("memory_and_state");
+    let disk = files.disk();
+    let finished = new.clone();
+    let manifest = Manifest {
+        format: FORMAT,
+        agent_generation: emberbox_agent_protocol::GENERATION,
+        engine: host.engine.identity().clone(),
+        shape,
+        memory_bytes,
+        state_sha256: String::new(),
+        runs_sha256: None,
+        config: None,
+    };
+    let sync = move || {
+        synced.sync_all()?;
+        std::fs::File::open(disk)?.sync_all()?;
+        let manifest = Manifest {
+            state_sha256: sha256(&finished.state())?,
+            runs_sha256: Some(sha256(&finished.memory_runs())?),
+            ..manifest
+        };
+        manifest.write(&finished)
+    };
+    blocking(sync, "sync the snapshot").await?;
+    commit(files, &new).map_err(failed("give the snapshot its name"))?;
+    steps.mark("sync");
+    Ok(memory_bytes)
+}
+
+async fn save_memory(
+    host: &LocalHost,
+    running: &Running,
+    files: &MachineFiles,
+    shape: MachineShape,
+    to: &SnapshotFiles,
+) -> Result<u64, HostError> {
+    let base = host.layout.image(&running.image).snapshot().memory();
+    let (pid, length) = (running.vm.process().pid, u64::from(shape.memory_mib) << 20);
+    let (earlier, to) = (files.resumed(), to.clone());
+    blocking(move || memory::save_private_memory(pid, &base, length, Some(&earlier), &to), "save the machine's memory").await
+}
+
+/// The snapshot exists from here on.
+fn commit(files: &MachineFiles, new: &SnapshotFiles) -> std::io::Result<()> {
+    std::fs::rename(&new.0, &files.snapshot().0)?;
+    sync_directory(&files.0)
+}
+
+/// A suspension that did not come about: the machine runs on as if nobody had asked.
+async fn go_on(running: &Running, agent: &AgentLink, files: &MachineFiles) {
+    let resumed = running.vm.resume().await;
+    if let Err(error) = &resumed {
+        tracing::warn!(error = error as &dyn std::error::Error, "a machine could not be resumed after a failed suspension");
+    }
+    if let Err(error) = agent.command(Request::Thaw, FROZEN_WITHIN).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a machine could not be thawed after a failed suspension");
+    }
+    for directory in [files.snapshot_in_progress().0, files.snapshot().0] {
+        if let Err(error) = remove_directory(&directory) {
+            tracing::warn!(%error, "a half-made snapshot could not be removed");
+        }
+    }
+}
+
+/// The pages of the suspension before this one are in the new snapshot.
+fn forget_resumed(files: &MachineFiles) {
+    if let Err(error) = remove_directory(&files.resumed().0) {
+        tracing::warn!(%error, "an old snapshot could not be removed");
+    }
+}
+
+/// Runs file work off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    attempted: &'static str,
+) -> Result<T, HostError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => Err(HostError::DiskFull),
+        Ok(Err(error)) => Err(HostError::internal(attempted)(error)),
+        Err(error) => Err(HostError::internal(attempted)(error)),
+    }
+}

@@ -1,0 +1,85 @@
+//! One cell.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use emberbox_agent_protocol::{DNS_ADDRESS, GUEST_ADDRESS, GUEST_MAC, HOST_ADDRESS, HOST_MAC, METADATA_ADDRESS, PREFIX_LENGTH};
+
+use super::addresses::Link;
+use super::dns::DnsRelay;
+use super::{NetworkError, rules, tools};
+use crate::sys::namespace::NetworkNamespace;
+use crate::sys::tap;
+
+/// The world of one machine. Dropping it takes its devices away once the machine's process is gone too.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub namespace: NetworkNamespace,
+    /// The link's number: no other living cell of this daemon has it.
+    pub number: u32,
+    /// Handed to the machine's process. Absent in an adopted cell, whose process holds it.
+    pub tap: Option<OwnedFd>,
+    _dns: DnsRelay,
+}
+
+impl Cell {
+    /// Makes a cell with all its rules. The rules come before the devices: there is no moment without them.
+    pub(super) fn create(link: &Link, allow: &[String], resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
+        let created = NetworkNamespace::create(|| {
+            write_sysctl("ipv6/conf/all/disable_ipv6", "1")?;
+            write_sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+            write_sysctl("ipv4/ip_forward", "1")?;
+            tap::create("tap0")
+        });
+        let (namespace, tap) = created.map_err(|source| NetworkError::Io { attempted: "make a network namespace with a tap", source })?;
+        tools::nft(Some(&namespace), &rules::cell(allow))?;
+        tools::ip(Some(&namespace), &devices(link))?;
+        tools::ip(None, &host_end(link))?;
+        tools::ip(Some(&namespace), &format!("route add default via {}\n", link.host))?;
+        let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
+        Ok(Self { namespace, number: link.number, tap: Some(tap), _dns: dns })
+    }
+
+    /// Takes over the cell of a living process after a restart of the daemon.
+    pub(crate) fn adopt(pid: i32, number: u32, resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
+        let namespace =
+            NetworkNamespace::of_process(pid).map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
+        let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
+        Ok(Self { namespace, number, tap: None, _dns: dns })
+    }
+}
+
+/// The script of the cell's own devices. The host's end of the veth pair is made in the host's namespace at once, by the daemon's process number.
+fn devices(link: &Link) -> String {
+    let host = std::process::id();
+    let mac = |bytes: [u8; 6]| bytes.map(|byte| format!("{byte:02x}")).join(":");
+    format!(
+        "link set lo up
+link set tap0 address {host_mac}
+addr add {HOST_ADDRESS}/{PREFIX_LENGTH} dev tap0
+addr add {DNS_ADDRESS}/32 dev tap0
+addr add {METADATA_ADDRESS}/32 dev tap0
+link set tap0 up
+neigh replace {GUEST_ADDRESS} lladdr {guest_mac} dev tap0 nud permanent
+link add up0 type veth peer name {interface} netns {host}
+addr add {cell}/31 dev up0
+link set up0 up
+",
+        host_mac = mac(HOST_MAC),
+        guest_mac = mac(GUEST_MAC),
+        interface = link.interface,
+        cell = link.cell,
+    )
+}
+
+fn host_end(link: &Link) -> String {
+    format!("addr add {}/31 dev {interface}\nlink set {interface} up\n", link.host, interface = link.interface)
+}
+
+fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
+    match std::fs::write(format!("/proc/sys/net/{name}"), value) {
+        // A kernel without IPv6 has none to turn off.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6") => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,187 @@
+//! Cells made ahead of their use, because making one takes several processes' time and launching should not wait for it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::addresses::{LINKS, SLICES, Slice};
+use super::cell::Cell;
+use super::{NetworkConfig, NetworkError, dns, rules, tools};
+
+/// Users of machines have numbers from here on: above what distributions and `subuid` hand out, below the 31 bits that all tools can handle.
+const FIRST_USER: u32 = 0x7000_0000;
+const LOCKS: &str = "/run/emberbox";
+
+/// Gives cells out and fills itself up again in the background. Dropping it takes the unused ones away.
+#[derive(Debug)]
+pub(crate) struct CellPool {
+    factory: Arc<Factory>,
+    ready: Arc<Mutex<VecDeque<Cell>>>,
+    taken: Arc<Notify>,
+    refill: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Factory {
+    slice: Slice,
+    allow: Vec<String>,
+    resolvers: Vec<IpAddr>,
+    next: AtomicU32,
+    _lock: Flock<File>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl CellPool {
+    /// Prepares the host (rules, forwarding) and starts filling. `record` is the file that remembers which addresses this daemon uses.
+    pub(crate) async fn start(config: &NetworkConfig, record: &Path) -> Result<Self, NetworkError> {
+        let (slice, lock) = claim_slice(record)?;
+        let host_rules = rules::host(&slice);
+        let prepared = tokio::task::spawn_blocking(move || {
+            tools::nft(None, &host_rules)?;
+            enable_forwarding()
+        });
+        prepared.await.map_err(|error| NetworkError::Io { attempted: "prepare the host's network", source: error.into() })??;
+        let resolvers = if config.resolvers.is_empty() { dns::host_resolvers() } else { config.resolvers.clone() };
+        if resolvers.is_empty() {
+            tracing::warn!("no resolver in /etc/resolv.conf and none configured: names do not resolve in guests");
+        }
+        let factory = Arc::new(Factory {
+            slice,
+            allow: config.allow.clone(),
+            resolvers,
+            next: AtomicU32::new(0),
+            _lock: lock,
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let (ready, taken) = (Arc::new(Mutex::new(VecDeque::new())), Arc::new(Notify::new()));
+        let refill = tokio::spawn(refill(factory.clone(), ready.clone(), taken.clone(), config.pool));
+        Ok(Self { factory, ready, taken, refill })
+    }
+
+    /// A cell nobody has used.
+    pub(crate) async fn take(&self) -> Result<Cell, NetworkError> {
+        let waiting = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.taken.notify_one();
+        match waiting {
+            Some(cell) => Ok(cell),
+            None => self.factory.make().await,
+        }
+    }
+
+    /// A user number that no other living machine of any daemon on this host has.
+    pub(crate) fn user_of(&self, cell: &Cell) -> u32 {
+        FIRST_USER + self.factory.slice.number * LINKS + cell.number
+    }
+
+    pub(crate) fn adopt(&self, pid: i32, number: u32) -> Result<Cell, NetworkError> {
+        Cell::adopt(pid, number, &self.factory.resolvers, &self.factory.runtime)
+    }
+}
+
+impl Drop for CellPool {
+    fn drop(&mut self) {
+        self.refill.abort();
+        // Machines that go on running still need the host's rules: they stay until no interface of this daemon is left.
+        let prefix = format!("{}-", self.factory.slice.prefix);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let in_use = std::fs::read_dir("/sys/class/net")
+            .is_ok_and(|names| names.flatten().any(|name| name.file_name().to_string_lossy().starts_with(&prefix)));
+        if !in_use && let Err(error) = tools::nft(None, &rules::remove_host(&self.factory.slice)) {
+            tracing::warn!(%error, "the host's packet filter rules could not be removed");
+        }
+    }
+}
+
+impl Factory {
+    async fn make(self: &Arc<Self>) -> Result<Cell, NetworkError> {
+        let factory = self.clone();
+        let made = tokio::task::spawn_blocking(move || factory.make_blocking());
+        made.await.map_err(|error| NetworkError::Io { attempted: "make a cell", source: error.into() })?
+    }
+
+    fn make_blocking(&self) -> Result<Cell, NetworkError> {
+        // A number whose link still exists (its machine lives) is refused by the kernel: the next one is tried.
+        let mut last = NetworkError::NoAddresses;
+        for _ in 0..LINKS {
+            let link = self.slice.link(self.next.fetch_add(1, Ordering::Relaxed));
+            if std::path::Path::new("/sys/class/net").join(&link.interface).exists() {
+                continue;
+            }
+            match Cell::create(&link, &self.allow, &self.resolvers, &self.runtime) {
+                Err(error @ NetworkError::Refused { tool: "ip", .. }) => last = error,
+                other => return other,
+            }
+            break;
+        }
+        Err(last)
+    }
+}
+
+async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken: Arc<Notify>, size: usize) {
+    loop {
+        while ready.lock().unwrap_or_else(PoisonError::into_inner).len() < size {
+            match factory.make().await {
+                Ok(cell) => ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a network cell could not be made ahead; launches will try themselves");
+                    break;
+                }
+            }
+        }
+        taken.notified().await;
+    }
+}
+
+/// The slice this daemon used before, else a free one, which is recorded. The lock keeps other daemons off while this one lives.
+fn claim_slice(record: &Path) -> Result<(Slice, Flock<File>), NetworkError> {
+    let failed = |source| NetworkError::Io { attempted: "claim addresses for cells", source };
+    std::fs::create_dir_all(LOCKS).map_err(failed)?;
+    let recorded = std::fs::read_to_string(record).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(slice) = recorded.map(Slice::at)
+        && let Some(lock) = lock(&slice).map_err(failed)?
+    {
+        return Ok((slice, lock));
+    }
+    let used = host_addresses();
+    let start: u32 = rand::random();
+    for step in 0..SLICES {
+        let slice = Slice::at(start.wrapping_add(step));
+        if slice.holds_any(&used) {
+            continue;
+        }
+        if let Some(lock) = lock(&slice).map_err(failed)? {
+            crate::layout::write_atomically(record, slice.number.to_string().as_bytes()).map_err(failed)?;
+            return Ok((slice, lock));
+        }
+    }
+    Err(NetworkError::NoAddresses)
+}
+
+/// `None` when another daemon has it.
+fn lock(slice: &Slice) -> io::Result<Option<Flock<File>>> {
+    let file = File::create(Path::new(LOCKS).join(format!("{}.lock", slice.prefix)))?;
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+}
+
+fn host_addresses() -> Vec<Ipv4Addr> {
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    addresses.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).collect()
+}
+
+fn enable_forwarding() -> Result<(), NetworkError> {
+    const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+    let failed = |source| NetworkError::Io { attempted: "turn on IPv4 forwarding (sysctl net.ipv4.ip_forward)", source };
+    if std::fs::read_to_string(FORWARD).map_err(failed)?.trim() != "1" {
+        std::fs::write(FORWARD, "1").map_err(failed)?;
+        tracing::info!("turned on IPv4 forwarding (net.ipv4.ip_forward=1), which guests need to reach the internet");
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The packet filter, as scripts for `nft`: once inside each cell, once on the host.
+
+use super::addresses::Slice;
+use emberbox_agent_protocol::{AGENT_PORT, DNS_ADDRESS, GUEST_ADDRESS, HOST_ADDRESS};
+
+/// What is not the public internet: the guest reaches none of it unless the operator allows a part (IANA's special-purpose registry).
+const NOT_PUBLIC: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
+
+/// The filter inside a cell. Destinations come first: a rule that allowed a protocol before them would open the host.
+pub(super) fn cell(allow: &[String]) -> String {
+    let allowed = match allow {
+        [] => String::new(),
+        networks => format!("ip daddr {{ {} }} meta l4proto tcp accept", networks.join(", ")),
+    };
+    format!(
+        "table inet cell {{
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    iifname lo accept
+    iifname tap0 ip saddr != {GUEST_ADDRESS} drop
+    ct state established,related accept
+    iifname tap0 ip daddr {DNS_ADDRESS} meta l4proto {{ tcp, udp }} th dport 53 accept
+    iifname tap0 ip daddr {HOST_ADDRESS} icmp type echo-request accept
+  }}
+  chain output {{
+    type filter hook output priority filter; policy drop;
+    oifname lo accept
+    ct state established,related accept
+    oifname tap0 ip daddr {GUEST_ADDRESS} tcp dport {AGENT_PORT} accept
+    oifname tap0 meta l4proto icmp accept
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    iifname up0 oifname tap0 ct state established,related accept
+    iifname tap0 oifname up0 ip saddr {GUEST_ADDRESS} jump egress
+  }}
+  chain egress {{
+    tcp flags syn tcp option maxseg size set rt mtu
+    {allowed}
+    ip daddr {{ {NOT_PUBLIC} }} reject with icmp type admin-prohibited
+    meta l4proto {{ tcp, icmp }} accept
+    reject with icmp type admin-prohibited
+  }}
+}}
+table ip cell_nat {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname up0 masquerade
+  }}
+}}
+"
+    )
+}
+
+/// The host's side, for all cells of one daemon. Replaces what an earlier run of it left.
+pub(super) fn host(slice: &Slice) -> String {
+    let (prefix, cidr) = (&slice.prefix, slice.cidr());
+    format!(
+        "table inet {prefix}
+delete table inet {prefix}
+table inet {prefix} {{
+  chain input {{
+    type filter hook input priority filter - 10; policy accept;
+    iifname \"{prefix}-*\" drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter - 10; policy accept;
+    iifname \"{prefix}-*\" oifname \"eb*\" drop
+    oifname \"{prefix}-*\" ct state established,related accept
+    oifname \"{prefix}-*\" drop
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {cidr} masquerade
+  }}
+}}
+"
+    )
+}
+
+/// Takes the host's side away.
+pub(super) fn remove_host(slice: &Slice) -> String {
+    format!("table inet {0}\ndelete table inet {0}\n", slice.prefix)
+}
