@@ -31,7 +31,7 @@ use_resolution() {
     packages_kernel=$1/kernel packages_builder=$1/builder
 }
 
-recipe_key() { { recipe_bytes build recipe steps && echo "$mirror $security_mirror"; } | key_of_input; }
+recipe_key() { { recipe_bytes steps/resolve.sh recipe/builder.packages && echo "$mirror $security_mirror"; } | key_of_input; }
 
 # The signed release files: unchanged as long as no package changed.
 apt_release_bytes() { sed -n '/^SHA256:/,/^-----BEGIN/p' "$cache"/apt/lists/*InRelease; }
