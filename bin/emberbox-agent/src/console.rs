@@ -19,7 +19,7 @@ pub(crate) fn open() {
 
 /// Prints `text` after the milliseconds since the kernel's start.
 pub(crate) fn say(text: &str) {
-    let line = format!("emberbox-agent [{:>5} ms] {text}\r\n", since_start_ms());
+    let line = format!("emberbox-agent [{:>5} ms] {text}\n", since_start_ms());
     match CONSOLE.get() {
         Some(mut device) => drop(device.write_all(line.as_bytes())),
         None => eprint!("{line}"),

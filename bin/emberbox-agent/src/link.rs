@@ -1,5 +1,6 @@
 //! The agent's end of one connection from the host: a line in, lines out.
 
+use std::borrow::Borrow;
 use std::io;
 use std::time::Duration;
 
@@ -36,9 +37,17 @@ impl Link {
     }
 
     pub(crate) async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let mut line = serde_json::to_vec(reply)?;
-        line.push(b'\n');
-        self.stream.write_all(&line).await
+        self.send_all([reply]).await
+    }
+
+    /// Sends replies together: packets are what costs.
+    pub(crate) async fn send_all(&mut self, replies: impl IntoIterator<Item = impl Borrow<Reply>>) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for reply in replies {
+            serde_json::to_writer(&mut lines, reply.borrow())?;
+            lines.push(b'\n');
+        }
+        self.stream.write_all(&lines).await
     }
 
     /// Returns when the host has hung up, or sent what the protocol does not know: both end the exchange.

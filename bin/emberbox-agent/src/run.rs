@@ -74,36 +74,49 @@ async fn read(mut output: Output, stream: LogStream, lines: mpsc::Sender<(LogStr
 }
 
 /// Passes the output on until the command ends, its time is over or the host hangs up.
-async fn follow(mut running: Running, mut link: Link, deadline: Instant) {
+async fn follow(mut running: Running, link: Link, deadline: Instant) {
     // Whatever ends this function, the abort of its task included, ends the command.
     let guard = KillOnDrop(&running.cgroup);
-    let mut sequence = 0;
-    let mut send = async |link: &mut Link, (stream, text): (LogStream, String)| {
-        sequence += 1;
-        link.send(&Reply::Log(logs::line(sequence, stream, text))).await.is_ok()
-    };
+    let mut sender = Sender { link, sequence: 0 };
+    let mut batch = Vec::new();
     let code = loop {
         tokio::select! {
             biased;
-            Some(line) = running.lines.recv() => if !send(&mut link, line).await { return },
+            1.. = running.lines.recv_many(&mut batch, LINES_IN_FLIGHT) => if !sender.send(&mut batch).await { return },
             code = exited(Some(running.exit.clone())) => break code,
-            () = link.hung_up() => return,
+            () = sender.link.hung_up() => return,
             () = sleep_until(deadline) => {
                 let _ = running.cgroup.kill();
-                let notice = "emberbox: the command ran longer than it may and was killed".to_owned();
-                send(&mut link, (LogStream::Stderr, notice)).await;
+                batch.push((LogStream::Stderr, "emberbox: the command ran longer than it may and was killed".to_owned()));
+                sender.send(&mut batch).await;
                 break exited(Some(running.exit.clone())).await;
             }
         }
     };
-    while let Ok(Some(line)) = timeout(LAST_OUTPUT, running.lines.recv()).await {
-        if !send(&mut link, line).await {
+    while let Ok(1..) = timeout(LAST_OUTPUT, running.lines.recv_many(&mut batch, LINES_IN_FLIGHT)).await {
+        if !sender.send(&mut batch).await {
             return;
         }
     }
     guard.disarm();
     running.cgroup.remove();
-    server::finish(link, Reply::Exited { code }).await;
+    server::finish(sender.link, Reply::Exited { code }).await;
+}
+
+/// Numbers the lines of one command.
+struct Sender {
+    link: Link,
+    sequence: u64,
+}
+
+impl Sender {
+    /// Sends and empties `batch`; false when the host is gone.
+    async fn send(&mut self, batch: &mut Vec<(LogStream, String)>) -> bool {
+        let first = self.sequence + 1;
+        self.sequence += batch.len() as u64;
+        let lines = (first..).zip(batch.drain(..)).map(|(sequence, (stream, text))| logs::line(sequence, stream, text));
+        self.link.send_all(lines.map(Reply::Log)).await.is_ok()
+    }
 }
 
 struct KillOnDrop<'a>(&'a Cgroup);

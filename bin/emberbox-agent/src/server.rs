@@ -84,14 +84,11 @@ async fn follow_logs(agent: &Rc<Agent>, mut link: Link, mut after: u64) {
         tokio::pin!(grown);
         grown.as_mut().enable();
         let lines = agent.logs.after(after, LOG_BATCH);
-        let idle = lines.is_empty();
-        for line in lines {
-            after = line.sequence;
-            if link.send(&Reply::Log(line)).await.is_err() {
+        if let Some(last) = lines.last() {
+            after = last.sequence;
+            if link.send_all(lines.into_iter().map(Reply::Log)).await.is_err() {
                 return;
             }
-        }
-        if !idle {
             continue;
         }
         tokio::select! {
@@ -100,9 +97,7 @@ async fn follow_logs(agent: &Rc<Agent>, mut link: Link, mut after: u64) {
             () = &mut grown => {}
             code = all_said(agent) => {
                 // Whatever came while waiting is in the ring by now.
-                for line in agent.logs.after(after, usize::MAX) {
-                    let _ = link.send(&Reply::Log(line)).await;
-                }
+                let _ = link.send_all(agent.logs.after(after, usize::MAX).into_iter().map(Reply::Log)).await;
                 return finish(link, Reply::Exited { code }).await;
             }
         }
