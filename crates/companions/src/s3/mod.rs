@@ -1,0 +1,64 @@
+//! S3 over the file system: buckets, objects, multipart uploads, listings; enough for `aws s3 ...`, the SDKs' transfer managers and image builds.
+//!
+//! `s3s` speaks the protocol (routing, XML, signatures with their chunked forms); the rest is here. Its sample back end `s3s-fs` is not used: it takes
+//! keys for paths (so `a` and `a/b` exclude each other, and `a/../../b` reaches another bucket), replaces an object before it has compared the digest,
+//! lists no ETags, deletes buckets that are not empty, and leaves an object's metadata behind when the object goes.
+//!
+//! No client's string ever becomes a path, but for bucket names that [`store::Store::create_bucket`] has let through. ACLs, versions, tags, lifecycle
+//! and encryption are not there and say so (`NotImplemented`). Every key of the daemon may do everything: bucket names are global to the daemon (ours).
+
+mod auth;
+mod checksums;
+mod list;
+mod multipart;
+mod operations;
+mod reader;
+mod receive;
+mod record;
+pub mod store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use emberbox_api::{Credentials, ResponseBody, StreamingService};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+pub use reader::{ArtifactReader, ReadObjectError};
+pub use store::{Store, StoreError};
+
+/// Opens the store below `root` (made if need be) and serves it. Blocks for as long as reading the records takes, so call it at start.
+pub fn service(root: PathBuf, region: &str, credentials: Arc<dyn Credentials>) -> Result<(Service, ArtifactReader), StoreError> {
+    let store = Arc::new(Store::open(root)?);
+    Ok((Service::new(store.clone(), region, credentials), ArtifactReader::new(store)))
+}
+
+/// Plugs into `emberbox_api::Server::with_s3`.
+#[derive(Clone)]
+pub struct Service(S3Service);
+
+impl Service {
+    pub fn new(store: Arc<Store>, region: &str, credentials: Arc<dyn Credentials>) -> Self {
+        let mut builder = S3ServiceBuilder::new(operations::Operations::new(store, region));
+        builder.set_auth(auth::Keys(credentials));
+        Self(builder.build())
+    }
+}
+
+#[async_trait]
+impl StreamingService for Service {
+    async fn call(&self, request: http::Request<Incoming>) -> http::Response<ResponseBody> {
+        match self.0.call(request.map(s3s::Body::from)).await {
+            Ok(response) => response.map(BodyExt::boxed_unsync),
+            Err(error) => {
+                // Only for what s3s cannot answer in S3's own words.
+                tracing::error!(?error, "s3 could not answer");
+                let mut response = http::Response::new(ResponseBody::default());
+                *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
+    }
+}

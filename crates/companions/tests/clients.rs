@@ -1,0 +1,80 @@
+//! Stock AWS clients (awscli, boto3) against the API front with S3 and STS plugged in and a fake of the operations.
+//!
+//! Needs a Python that has boto3, botocore with `lambda-microvms`, and awscli: `EMBERBOX_TEST_PYTHON=/path/to/venv/bin/python`. Says so and
+//! passes without one. `EMBERBOX_TEST_SERVE=1` serves until it is killed instead, for trying things by hand.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use emberbox_api::{Credentials, Operations, Server, ServerConfig};
+use emberbox_companions::{s3, sts};
+use emberbox_wire::caller::{AccessKey, Caller};
+use emberbox_wire::error::ApiError;
+use emberbox_wire::ids::AccountId;
+use serde_json::{Value, json};
+
+struct OneKey;
+
+#[async_trait]
+impl Credentials for OneKey {
+    async fn access_key(&self, id: &str) -> Option<AccessKey> {
+        let caller =
+            Caller { account: AccountId("123456789012".into()), arn: "arn:aws:iam::123456789012:user/tester".into(), user_id: "AIDA".into() };
+        (id == "AKIATEST").then(|| AccessKey { id: id.into(), secret: "secret".into(), caller })
+    }
+}
+
+/// Answers with what it was asked, in members of the output shapes.
+struct Echo;
+
+#[async_trait]
+impl Operations for Echo {
+    async fn call(&self, caller: Caller, operation: &str, input: Value) -> Result<Value, ApiError> {
+        assert_eq!(caller.user_id, "AIDA");
+        match operation {
+            "GetMicrovm" => Err(ApiError::not_found("no such MicroVM", "microvm", input["microvmIdentifier"].as_str().unwrap())),
+            "GetMicrovmImage" => Ok(json!({"imageArn": input["imageIdentifier"], "name": null, "createdAt": 1_782_907_200.5})),
+            "ListMicrovmImages" => Ok(json!({"items": [], "nextToken": input["maxResults"].to_string()})),
+            "ListTags" => Ok(json!({"tags": {"resource": input["Resource"]}})),
+            "TerminateMicrovm" => panic!("an operation may fail like this"),
+            _ => Ok(json!({})),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_clients_work() {
+    let python = std::env::var("EMBERBOX_TEST_PYTHON");
+    let by_hand = std::env::var("EMBERBOX_TEST_SERVE").is_ok();
+    if python.is_err() && !by_hand {
+        eprintln!("SKIPPED: set EMBERBOX_TEST_PYTHON to a Python with boto3 and awscli to run the stock clients against this server");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (s3, artifacts) = s3::service(folder.path().join("s3"), "us-east-1", Arc::new(OneKey)).unwrap();
+    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(OneKey), Arc::new(Echo)).unwrap();
+    let server = server.with_sts(Arc::new(sts::Sts)).with_s3(Arc::new(s3));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(listener, async {
+        let _ = stopped.await;
+    }));
+    if by_hand {
+        eprintln!("http://{address}, files in {}", folder.path().display());
+        std::future::pending::<()>().await;
+    }
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients.py");
+    let mut client = tokio::process::Command::new(python.unwrap());
+    let status = client.arg(script).arg(format!("http://{address}")).arg(folder.path().join("work")).status().await.unwrap();
+    assert!(status.success());
+
+    // What the clients left is what builds read.
+    let to = folder.path().join("artifact");
+    assert_eq!(artifacts.read_object("kept", "dir/app.zip", &to, 100).await.unwrap(), 3);
+    assert_eq!(std::fs::read(&to).unwrap(), b"zip");
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+}
