@@ -1,0 +1,212 @@
+//! Failures in the words their readers get: a documented reason code where there is one, AWS's own sentences for hooks, then what happened.
+//!
+//! Must never show what is for the operator alone: paths of the host and causes of internal faults go to the log.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::time::Duration;
+
+use emberbox_agent_protocol::HookOutcome;
+use emberbox_host::HostError;
+
+use crate::artifact::{ArchiveError, S3Location};
+use crate::source::FetchError;
+
+/// Of a build's or an application's last lines; the log has all of them.
+const TAIL_BYTES: usize = 2048;
+/// Of a hook's answer.
+const BODY_BYTES: usize = 512;
+/// What a full disk looks like in the output of a build.
+const NO_SPACE: &str = "no space left on device";
+
+pub(crate) fn fetch_failed(location: &S3Location, limit: u64, error: FetchError) -> String {
+    match error {
+        FetchError::NoSuchBucket => format!("S3_NO_SUCH_BUCKET: The bucket {} does not exist.", location.bucket),
+        FetchError::NoSuchKey => format!("S3_NO_SUCH_KEY: There is no object {location}."),
+        FetchError::AccessDenied => format!("S3_ACCESS_DENIED: Access to {location} is denied."),
+        FetchError::TooLarge => format!("S3_INVALID_OBJECT: The object {location} is larger than {limit} bytes."),
+        FetchError::InvalidName => format!("S3_INVALID_OBJECT: {location} is not a valid name of an object."),
+        FetchError::Io(error) => io_failed("copy the artifact", &error),
+    }
+}
+
+pub(crate) fn archive_refused(error: &ArchiveError) -> String {
+    match error {
+        ArchiveError::NoDockerfile { .. } => format!("ARCHIVE_DOCKERFILE_NOT_FOUND: {error}."),
+        ArchiveError::Io { attempted, source } => io_failed(attempted, source),
+        ArchiveError::Abandoned => internal("unpack the artifact", error),
+        _ => format!("ARCHIVE_INVALID: {error}."),
+    }
+}
+
+pub(crate) fn io_failed(attempted: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
+        _ => internal(attempted, error),
+    }
+}
+
+pub(crate) fn host_failed(error: &HostError) -> String {
+    match error {
+        HostError::BuildFailed { step, tail } => build_failed(step.as_deref(), tail),
+        HostError::BuildTimedOut { limit } => {
+            format!("CONTAINER_BUILD_FAILED: The container build timed out after {}.", iso8601(*limit))
+        }
+        HostError::ApplicationNotStarted { reason } => {
+            format!("The application could not be started: {}.", last_bytes(reason, TAIL_BYTES).trim_end_matches('.'))
+        }
+        HostError::ApplicationExited { code, tail } => application_exited(*code, tail),
+        HostError::Hook { hook, outcome, timeout } => hook_failed(hook, outcome, *timeout),
+        HostError::DiskFull => disk_full(),
+        HostError::NoSuchMachine(_) | HostError::NoSuchImage(_) | HostError::SnapshotRefused(_) | HostError::Internal { .. } => {
+            internal("build the image", error)
+        }
+    }
+}
+
+fn build_failed(step: Option<&str>, tail: &[String]) -> String {
+    let full = tail.iter().any(|line| line.to_ascii_lowercase().contains(NO_SPACE));
+    let mut reason = match full {
+        true => "DISK_STORAGE_FULL: The container build ran out of disk space".to_owned(),
+        false => "CONTAINER_BUILD_FAILED: The container build failed".to_owned(),
+    };
+    if let Some(step) = step {
+        reason.push_str(" at: ");
+        reason.push_str(&first_bytes(step, BODY_BYTES));
+    }
+    with_tail(reason, tail)
+}
+
+fn application_exited(code: i32, tail: &[String]) -> String {
+    with_tail(format!("The application exited with code {code} before the snapshot could be taken."), tail)
+}
+
+/// `hook` as in the path: `ready`, `validate`.
+fn hook_failed(hook: &str, outcome: &HookOutcome, timeout: Duration) -> String {
+    let name = capitalised(hook);
+    match outcome {
+        HookOutcome::TimedOut => format!("{name} hook invocation timed out after {}", iso8601(timeout)),
+        HookOutcome::Answered { status, body } if body.trim().is_empty() => format!("{name} lifecycle hook returned HTTP status {status}."),
+        HookOutcome::Answered { status, body } => {
+            format!("{name} lifecycle hook returned HTTP status {status}. The answer was: {}", first_bytes(body, BODY_BYTES))
+        }
+        HookOutcome::Unreachable { reason } => format!("{name} lifecycle hook could not be called: {}", first_bytes(reason, BODY_BYTES)),
+        HookOutcome::ApplicationExited { code } => application_exited(*code, &[]),
+    }
+}
+
+fn disk_full() -> String {
+    "DISK_STORAGE_FULL: There is not enough space on the host's disk.".to_owned()
+}
+
+/// The one place where a cause is logged instead of shown.
+pub(crate) fn internal(attempted: &str, error: &(dyn Error + 'static)) -> String {
+    let mut causes = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(causes, ": {cause}");
+        source = cause.source();
+    }
+    tracing::error!(attempted, error = causes, "an image build failed by a fault of this host");
+    format!("INTERNAL_PLATFORM_ERROR: The host could not {attempted}; its log says why.")
+}
+
+/// As `java.time.Duration` prints it, which is what AWS shows: hours, minutes and seconds, those that are not zero.
+pub fn iso8601(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let mut text = "PT".to_owned();
+    for (count, unit) in [(seconds / 3600, 'H'), (seconds / 60 % 60, 'M')] {
+        if count > 0 {
+            let _ = write!(text, "{count}{unit}");
+        }
+    }
+    match (seconds % 60, duration.subsec_millis()) {
+        (0, 0) if seconds > 0 => {}
+        (rest, 0) => {
+            let _ = write!(text, "{rest}S");
+        }
+        (rest, millis) => {
+            let _ = write!(text, "{}S", format!("{rest}.{millis:03}").trim_end_matches('0'));
+        }
+    }
+    text
+}
+
+fn with_tail(mut reason: String, tail: &[String]) -> String {
+    let lines: Vec<String> = tail.iter().map(|line| printable(line)).filter(|line| !line.trim().is_empty()).collect();
+    if !lines.is_empty() {
+        reason.push_str("\nLast output:\n");
+        reason.push_str(&last_bytes(&lines.join("\n"), TAIL_BYTES));
+    }
+    reason
+}
+
+fn capitalised(word: &str) -> String {
+    let mut rest = word.chars();
+    rest.next().map(|first| first.to_ascii_uppercase().to_string() + rest.as_str()).unwrap_or_default()
+}
+
+/// Guests write what they like; terminals that show a reason are not theirs to steer.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+fn first_bytes(text: &str, limit: usize) -> String {
+    let text = printable(text);
+    match text.trim() {
+        short if short.len() <= limit => short.to_owned(),
+        long => {
+            let end = (0..=limit).rev().find(|&at| long.is_char_boundary(at)).unwrap_or(0);
+            format!("{}…", &long[..end])
+        }
+    }
+}
+
+fn last_bytes(text: &str, limit: usize) -> String {
+    let text = printable(text);
+    match text.len().checked_sub(limit) {
+        None | Some(0) => text,
+        Some(excess) => {
+            let begin = (excess..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+            format!("…{}", &text[begin..])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_iso_8601() {
+        for (millis, text) in [
+            (0, "PT0S"),
+            (30_000, "PT30S"),
+            (60_000, "PT1M"),
+            (90_000, "PT1M30S"),
+            (300_000, "PT5M"),
+            (3_600_000, "PT1H"),
+            (3_605_000, "PT1H5S"),
+            (1_500, "PT1.5S"),
+            (60_050, "PT1M0.05S"),
+        ] {
+            assert_eq!(iso8601(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn tails_are_bounded_at_whole_characters_and_steer_no_terminal() {
+        let tail = vec!["é".repeat(5000), "\u{1b}[31mlast\r".to_owned()];
+        let reason = build_failed(Some("RUN false"), &tail);
+        assert!(reason.starts_with("CONTAINER_BUILD_FAILED: The container build failed at: RUN false\nLast output:\n…é"));
+        assert!(reason.ends_with("[31mlast"));
+        assert!(reason.len() < TAIL_BYTES + 120);
+    }
+
+    #[test]
+    fn a_build_that_fills_its_disk_is_told_so() {
+        let tail = vec!["write error: No space left on device".to_owned()];
+        assert!(build_failed(None, &tail).starts_with("DISK_STORAGE_FULL: "));
+    }
+}
