@@ -1,6 +1,42 @@
 //! Decides: records, state machines, admission, timers and reconciliation. Never touches the machine; `emberbox-host` does that.
+//!
+//! ```text
+//!  api ──call──▶ router ─▶ operations/* ─▶ store          (answers at once)
+//!                              │
+//!                              ├─▶ microvm/driver  one task per MicroVM  ──▶ Host
+//!                              └─▶ image/driver    one task per build    ──▶ ImageBuilder
+//!  ingress ─Traffic─▶ microvm/traffic ─▶ driver (wake), Host::connect
+//!  reconcile: idle, expiry (timer and poke), orphans (at start), exits
+//! ```
+//!
+//! The way of every change: admission (pure), intent in the store, side effect on the host, outcome in the store. A crash between any two of them
+//! is finished or undone by `reconcile/orphans.rs` at the next start.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+mod clock;
+mod config;
+mod connectors;
+mod control;
+mod endpoint;
+mod idempotency;
+mod image;
 pub mod image_builder;
+mod logs;
+mod microvm;
+mod operations;
+mod pagination;
+mod reconcile;
+mod refusal;
+mod router;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod timings;
 pub mod token;
 pub mod traffic;
+mod views;
+
+pub use clock::{Clock, SystemClock};
+pub use config::{ControlConfig, EndpointSettings};
+pub use control::{Control, StartError};
+pub use logs::{LogEntry, LogSink};

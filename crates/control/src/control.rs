@@ -1,0 +1,183 @@
+//! The whole of control: what it is made of, how it starts and ends, and what others call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use emberbox_host::{Host, HostError};
+use emberbox_store::{Store, StoreError};
+use emberbox_wire::arn::ImageArn;
+use emberbox_wire::caller::{AccessKey, Caller};
+use emberbox_wire::error::ApiError;
+use emberbox_wire::ids::{ImageVersion, MicrovmId};
+use rand::RngCore;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::ControlConfig;
+use crate::image_builder::ImageBuilder;
+use crate::logs::LogSink;
+use crate::microvm::registry::Registry;
+use crate::token::TokenKeys;
+use crate::{accounts, reconcile, router};
+
+/// The stored secret that seals page tokens and keys digests of requests.
+const SECRET: &str = "control-secret";
+const SECRET_BYTES: usize = 32;
+/// What a stop of the daemon waits for: host calls that have begun. The longest usual one is a suspend that writes gigabytes; what takes longer is
+/// finished or undone at the next start.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Why control does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the records could not be read or written")]
+    Store(#[from] StoreError),
+    #[error("the host could not say what it runs")]
+    Inventory(#[from] HostError),
+    #[error("the default account's access key could not be made")]
+    AccessKey(#[source] StoreError),
+}
+
+/// What every part of control works with.
+pub(crate) struct Core {
+    pub(crate) config: ControlConfig,
+    pub(crate) store: Store,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) builder: Arc<dyn ImageBuilder>,
+    pub(crate) tokens: Arc<TokenKeys>,
+    pub(crate) logs: Arc<dyn LogSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) secret: Vec<u8>,
+    pub(crate) microvms: Registry,
+    /// Room for builds.
+    pub(crate) builds: Semaphore,
+    /// Wakes the reconcilers before their timer does.
+    pub(crate) poke: Notify,
+    /// Owns every task; [`Control::shutdown`] joins them.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Decides about images and MicroVMs. See the crate's documentation.
+pub struct Control {
+    core: Arc<Core>,
+}
+
+impl Control {
+    /// Puts records and machines in agreement, then begins its tasks.
+    pub async fn start(
+        config: ControlConfig,
+        store: Store,
+        host: Arc<dyn Host>,
+        builder: Arc<dyn ImageBuilder>,
+        tokens: Arc<TokenKeys>,
+        logs: Arc<dyn LogSink>,
+    ) -> Result<Arc<Self>, StartError> {
+        Self::start_with_clock(config, store, host, builder, tokens, logs, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Control::start`], by another clock than the machine's.
+    pub async fn start_with_clock(
+        config: ControlConfig,
+        store: Store,
+        host: Arc<dyn Host>,
+        builder: Arc<dyn ImageBuilder>,
+        tokens: Arc<TokenKeys>,
+        logs: Arc<dyn LogSink>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StartError> {
+        let secret = store.setting_or_insert(SECRET, new_secret).await?;
+        accounts::ensure_access_key(&store, &config.default_account).await.map_err(StartError::AccessKey)?;
+        let builds = Semaphore::new(config.parallel_builds.max(1));
+        let core = Arc::new(Core {
+            config,
+            store,
+            host,
+            builder,
+            tokens,
+            logs,
+            clock,
+            secret,
+            microvms: Registry::default(),
+            builds,
+            poke: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        reconcile::start(&core).await?;
+        Ok(Arc::new(Self { core }))
+    }
+
+    /// Carries out one operation of the service model; `input` has passed its validation. Goes on to its end when the caller stops waiting, so that
+    /// no record is left without its task.
+    pub async fn call(&self, caller: &Caller, operation: &str, input: Value) -> Result<Value, ApiError> {
+        if self.core.stop.is_cancelled() {
+            return Err(ApiError::internal());
+        }
+        let span = tracing::info_span!("operation", name = operation, account = %caller.account);
+        let (core, caller, operation) = (self.core.clone(), caller.clone(), operation.to_owned());
+        let answer = async move { router::route(&core, &caller, &operation, input).await };
+        match self.core.tasks.spawn(answer.instrument(span)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "an operation panicked");
+                Err(ApiError::internal())
+            }
+        }
+    }
+
+    /// The access key with this id.
+    pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
+        self.core.store.access_key(id).await
+    }
+
+    /// The access key made for the default account at first start.
+    pub async fn first_access_key(&self) -> Result<AccessKey, StoreError> {
+        accounts::ensure_access_key(&self.core.store, &self.core.config.default_account).await
+    }
+
+    /// Time per step of a MicroVM's last `launch`, `suspend`, `resume` and `terminate`: for each `{"total_ms", "daemon_ms", "steps": [{"name",
+    /// "ms", "of": "control" | "host"}]}`. `None` for a MicroVM that never was.
+    pub async fn timings(&self, microvm: &MicrovmId) -> Result<Option<Value>, StoreError> {
+        if let Some(handle) = self.core.microvms.get(*microvm) {
+            return Ok(Some(handle.view().timings.as_ref().clone()));
+        }
+        Ok(self.core.store.microvm(*microvm).await?.map(|record| record.timings))
+    }
+
+    /// As [`Control::timings`], for the builds of an image version: `[{"buildId", "timings"}]`, newest first.
+    pub async fn build_timings(&self, image: &ImageArn, version: ImageVersion) -> Result<Option<Value>, StoreError> {
+        let Some(image) = self.core.store.image_by_arn(image).await? else { return Ok(None) };
+        let builds = self.core.store.builds(image.id, version, None, u32::from(u8::MAX)).await?.items;
+        let timings = builds.into_iter().map(|build| serde_json::json!({"buildId": build.id, "timings": build.timings}));
+        Ok(Some(Value::Array(timings.collect())))
+    }
+
+    /// Runs the reconcilers now rather than at their next tick.
+    pub fn poke(&self) {
+        self.core.poke.notify_one();
+    }
+
+    /// Takes nothing new, lets host calls that have begun end, and joins every task. Builds are dropped: the next start says that they failed.
+    pub async fn shutdown(&self) {
+        self.core.stop.cancel();
+        self.core.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_DEADLINE, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.core.tasks.len(), "tasks were left behind at shutdown");
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+fn new_secret() -> Vec<u8> {
+    let mut secret = vec![0; SECRET_BYTES];
+    rand::rng().fill_bytes(&mut secret);
+    secret
+}

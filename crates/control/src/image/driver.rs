@@ -1,0 +1,204 @@
+//! Builds and deletes image versions: one task for each, so many builds at a time as there are places.
+//!
+//! PENDING is written by the operation, IN_PROGRESS before the builder is asked, the end together with what it means for version and image.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use emberbox_host::{HostError, ImageKey, StepTimings};
+use emberbox_store::{BuildRecord, ImageRecord, SnapshotBytes, StoreError, VersionOutcome, VersionRecord};
+use emberbox_wire::microvms::{BuildState, ImageState, VersionState, VersionStatus};
+use futures::FutureExt;
+use serde_json::{Value, json};
+use tracing::Instrument;
+
+use super::state::{Event, next};
+use crate::control::Core;
+use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, SnapshotSizes};
+use crate::logs::{build_log, output_sink};
+use crate::timings::Stopwatch;
+
+/// Begins the build of a version that has been written as PENDING.
+pub(crate) fn build(core: &Arc<Core>, image: ImageRecord, version: VersionRecord, build: BuildRecord) {
+    let span = tracing::info_span!("build", image = %image.arn, version = %version.version, build = %build.id);
+    let task = Build { core: core.clone(), image, version, build };
+    core.tasks.spawn(
+        async move {
+            let stop = task.core.stop.clone();
+            // Dropped at shutdown: the next start finds it PENDING and queues it again, or IN_PROGRESS and says that it failed.
+            let Some(result) = stop.run_until_cancelled(task.run()).await else { return };
+            if let Err(error) = result {
+                tracing::error!(error = &error as &dyn std::error::Error, "the end of a build could not be written");
+            }
+        }
+        .instrument(span),
+    );
+}
+
+struct Build {
+    core: Arc<Core>,
+    image: ImageRecord,
+    version: VersionRecord,
+    build: BuildRecord,
+}
+
+impl Build {
+    async fn run(&self) -> Result<(), StoreError> {
+        let mut clock = Stopwatch::start();
+        let _place = self.core.builds.acquire().await.expect("the semaphore is never closed");
+        clock.step("queue_wait");
+        self.core.store.write_build(&self.in_progress()).await?;
+        clock.step("record_written");
+        let result = AssertUnwindSafe(self.ask_builder()).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+        clock.skip();
+        let outcome = match result {
+            Ok(built) => self.succeeded(&clock, &built),
+            Err(failure) => self.failed(&clock, &failure),
+        };
+        tracing::info!(state = ?outcome.build_state, reason = outcome.reason, steps = %outcome.timings, "build ended");
+        self.core.store.write_build(&outcome).await
+    }
+
+    async fn ask_builder(&self) -> Result<BuiltImage, BuildFailure> {
+        let log = build_log(&self.image.arn.name, self.version.version, &self.build.id, self.version.definition.logging.as_ref());
+        let account = self.image.arn.account.clone();
+        let output = output_sink(self.core.logs.clone(), self.core.clock.clone(), account.clone(), log);
+        let Some(key) = ImageKey::new(self.version.image_key.clone()) else {
+            unreachable!("image keys are a uuid and a number, which fit a directory name");
+        };
+        let request = BuildImage { account, key, definition: self.version.definition.clone() };
+        self.core.builder.build(request, output).await
+    }
+
+    fn in_progress(&self) -> VersionOutcome {
+        VersionOutcome {
+            image: self.image.id,
+            version: self.version.version,
+            build: self.build.id.clone(),
+            image_state: self.image.state,
+            version_state: VersionState::InProgress,
+            status: VersionStatus::Inactive,
+            build_state: BuildState::InProgress,
+            reason: None,
+            sizes: SnapshotBytes::default(),
+            timings: json!({}),
+            built: None,
+            now: self.core.clock.now(),
+        }
+    }
+
+    fn succeeded(&self, clock: &Stopwatch, built: &BuiltImage) -> VersionOutcome {
+        VersionOutcome {
+            image_state: settled(self.image.state, Event::Built),
+            version_state: VersionState::Successful,
+            status: VersionStatus::Active,
+            build_state: BuildState::Successful,
+            sizes: bytes(built.sizes),
+            timings: clock.report(&built.steps),
+            built: serde_json::to_value(built).ok(),
+            ..self.in_progress()
+        }
+    }
+
+    fn failed(&self, clock: &Stopwatch, failure: &BuildFailure) -> VersionOutcome {
+        let timings = clock.report(&StepTimings::default());
+        failure_outcome(self.in_progress(), failure, timings)
+    }
+}
+
+/// `progress` ended by a failure.
+fn failure_outcome(progress: VersionOutcome, failure: &BuildFailure, timings: Value) -> VersionOutcome {
+    VersionOutcome {
+        image_state: settled(progress.image_state, Event::BuildFailed),
+        version_state: VersionState::Failed,
+        build_state: BuildState::Failed,
+        reason: Some(failure.reason.clone()),
+        sizes: bytes(failure.sizes),
+        timings,
+        ..progress
+    }
+}
+
+fn panicked() -> BuildFailure {
+    BuildFailure { reason: "INTERNAL_PLATFORM_ERROR: the build ended by a fault of Emberbox".into(), sizes: SnapshotSizes::default() }
+}
+
+/// The image's state after a build. One that is not being built (its record was changed by hand) stays what it is.
+fn settled(state: ImageState, event: Event) -> ImageState {
+    next(state, event).unwrap_or(state)
+}
+
+fn bytes(sizes: SnapshotSizes) -> SnapshotBytes {
+    SnapshotBytes { code_install: sizes.code_install_bytes, memory: sizes.memory_bytes, disk: sizes.disk_bytes }
+}
+
+/// Finishes what a crash left of builds and deletions: waiting builds wait again, begun ones have failed, deletions go on.
+pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), StoreError> {
+    for record in core.store.unfinished_builds().await? {
+        let Some(image) = core.store.image(record.image).await? else { continue };
+        let Some(version) = core.store.version(record.image, record.version).await? else { continue };
+        if record.state == BuildState::Pending {
+            build(core, image, version, record);
+            continue;
+        }
+        tracing::warn!(image = %image.arn, version = %version.version, "a build was cut off by the end of the daemon");
+        if let Err(error) = delete_files(core, &version).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "files of a cut-off build were left behind");
+        }
+        let reason = "INTERNAL_PLATFORM_ERROR: the daemon restarted during the build; update the image to build it again".to_owned();
+        let failure = BuildFailure { reason, sizes: SnapshotSizes::default() };
+        let task = Build { core: core.clone(), image, version, build: record };
+        core.store.write_build(&failure_outcome(task.in_progress(), &failure, json!({}))).await?;
+    }
+    for image in core.store.images_in(ImageState::Deleting).await? {
+        delete_image(core, image);
+    }
+    for version in core.store.versions_in(VersionState::Deleting).await? {
+        delete_version(core, version);
+    }
+    Ok(())
+}
+
+/// Deletes the files of an image that has been written as DELETING.
+pub(crate) fn delete_image(core: &Arc<Core>, image: ImageRecord) {
+    let (core, task) = (core.clone(), &core.tasks);
+    task.spawn(async move {
+        let result = async {
+            let mut deleted = true;
+            let versions = core.store.versions(image.id, None, u32::from(u16::MAX)).await?;
+            for version in versions.items {
+                deleted &= files_are_gone(&core, &version).await;
+            }
+            core.store.end_image_delete(&image, deleted, core.clock.now()).await
+        };
+        if let Err(error) = result.await {
+            tracing::error!(image = %image.arn, error = &error as &dyn std::error::Error, "a deletion could not be written");
+        }
+    });
+}
+
+/// Deletes the files of a version that has been written as DELETING.
+pub(crate) fn delete_version(core: &Arc<Core>, version: VersionRecord) {
+    let (core, task) = (core.clone(), &core.tasks);
+    task.spawn(async move {
+        let state = if files_are_gone(&core, &version).await { VersionState::Deleted } else { VersionState::DeleteFailed };
+        if let Err(error) = core.store.end_version_delete(&version, state, core.clock.now()).await {
+            tracing::error!(version = %version.version, error = &error as &dyn std::error::Error, "a deletion could not be written");
+        }
+    });
+}
+
+async fn files_are_gone(core: &Core, version: &VersionRecord) -> bool {
+    let result = delete_files(core, version).await;
+    if let Err(error) = &result {
+        tracing::error!(key = version.image_key, error = error as &dyn std::error::Error, "an image's files could not be deleted");
+    }
+    result.is_ok()
+}
+
+async fn delete_files(core: &Core, version: &VersionRecord) -> Result<(), HostError> {
+    match ImageKey::new(version.image_key.clone()) {
+        Some(key) => core.host.delete_image(&key).await,
+        None => Ok(()),
+    }
+}

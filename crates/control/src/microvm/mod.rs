@@ -1,0 +1,9 @@
+//! The life of a MicroVM: its transitions (`state`), the one task that makes them (`driver`), what is written down (`journal`), whom to ask
+//! (`registry`), and requests on their way to it (`traffic`).
+
+pub(crate) mod driver;
+mod hooks;
+mod journal;
+pub(crate) mod registry;
+pub(crate) mod state;
+mod traffic;

@@ -1,0 +1,25 @@
+//! ResumeMicrovm: answered when the wake is on record. Resuming a running one succeeds.
+
+use std::sync::Arc;
+
+use emberbox_wire::caller::Caller;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lookup;
+use crate::control::Core;
+use crate::microvm::registry;
+use crate::refusal::Failure;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    microvm_identifier: String,
+}
+
+pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> Result<Value, Failure> {
+    let request: Request = serde_json::from_value(input)?;
+    let asked = lookup::ask(core, caller, &request.microvm_identifier, registry::Request::Resume).await?;
+    lookup::unless_terminated(asked, &request.microvm_identifier)?;
+    Ok(json!({}))
+}

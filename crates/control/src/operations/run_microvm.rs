@@ -1,0 +1,117 @@
+//! RunMicrovm: a MicroVM is recorded as PENDING and answered; its task launches it.
+
+use std::sync::Arc;
+
+use emberbox_store::{ClientToken, Commit, MicrovmRecord, Phase, RunSettings, VersionRecord};
+use emberbox_wire::arn::ImageArn;
+use emberbox_wire::caller::Caller;
+use emberbox_wire::ids::{EndpointId, MicrovmId};
+use emberbox_wire::microvms::{Hooks, ImageState, RunMicrovmRequest, VersionState, VersionStatus};
+use serde_json::{Value, json};
+
+use crate::control::Core;
+use crate::microvm::driver::{self, Start};
+use crate::refusal::{Failure, Refusal};
+use crate::timings::Stopwatch;
+use crate::{connectors, endpoint, idempotency, views};
+
+/// How long a MicroVM may exist when the caller does not say (model).
+const DEFAULT_MAXIMUM_DURATION_SECONDS: u32 = 28_800;
+/// Tries to find an address nobody has: even with a million MicroVMs three quarters of the addresses are free.
+const ADDRESS_ATTEMPTS: usize = 16;
+
+pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> Result<Value, Failure> {
+    let mut clock = Stopwatch::start();
+    let token = idempotency::client_token(core, caller, "RunMicrovm", &input);
+    if let Some(answer) = idempotency::earlier_answer(core, token.as_ref()).await? {
+        return Ok(answer);
+    }
+    let request: RunMicrovmRequest = serde_json::from_value(input)?;
+    let (arn, settings) = admit(&core.config.region, &request)?;
+    for _ in 0..ADDRESS_ATTEMPTS {
+        let version = launchable(core, caller, &arn, &request).await?;
+        let record = new_record(core, caller, &arn, &version, settings.clone());
+        clock.step("admission");
+        match write(core, &record, token.as_ref()).await? {
+            Written::Done(answer) => {
+                clock.step("record_written");
+                driver::start(core, record, Start::Launch { payload: request.run_hook_payload, clock });
+                return Ok(answer);
+            }
+            Written::Replayed(answer) => return Ok(answer),
+            Written::Raced => {}
+        }
+    }
+    Err(Failure::Contended)
+}
+
+/// What can be refused by the request alone.
+fn admit(region: &str, request: &RunMicrovmRequest) -> Result<(ImageArn, RunSettings), Refusal> {
+    let arn: ImageArn = request.image_identifier.parse()?;
+    let settings = RunSettings {
+        ingress_network_connectors: connectors::ingress(region, request.ingress_network_connectors.as_deref())?,
+        egress_network_connectors: connectors::egress(region, request.egress_network_connectors.as_deref())?,
+        execution_role_arn: request.execution_role_arn.clone(),
+        idle_policy: request.idle_policy,
+        logging: request.logging.clone(),
+        maximum_duration_in_seconds: request.maximum_duration_in_seconds.unwrap_or(DEFAULT_MAXIMUM_DURATION_SECONDS),
+        hooks: Hooks::default(),
+    };
+    Ok((arn, settings))
+}
+
+/// The version to launch: the one named, else the latest; ACTIVE and built in either case (observed).
+async fn launchable(core: &Core, caller: &Caller, arn: &ImageArn, request: &RunMicrovmRequest) -> Result<VersionRecord, Failure> {
+    let absent = || Refusal::NoActiveVersion { arn: request.image_identifier.clone(), version: request.image_version.clone() };
+    if arn.account != caller.account {
+        return Err(absent().into());
+    }
+    let image = core.store.image_by_arn(arn).await?.ok_or_else(absent)?;
+    if matches!(image.state, ImageState::Deleting | ImageState::Deleted | ImageState::DeleteFailed) {
+        return Err(absent().into());
+    }
+    let version = match &request.image_version {
+        Some(version) => core.store.version(image.id, version.parse().map_err(|_| absent())?).await?,
+        None => core.store.latest_active_version(image.id).await?,
+    };
+    let launchable = |version: &VersionRecord| version.state == VersionState::Successful && version.status == VersionStatus::Active;
+    Ok(version.filter(launchable).ok_or_else(absent)?)
+}
+
+fn new_record(core: &Core, caller: &Caller, arn: &ImageArn, version: &VersionRecord, settings: RunSettings) -> MicrovmRecord {
+    let now = core.clock.now();
+    MicrovmRecord {
+        id: MicrovmId::random(),
+        account: caller.account.clone(),
+        endpoint: EndpointId::random(),
+        address: endpoint::new_address(&core.config.endpoint),
+        image: version.image,
+        image_arn: arn.clone(),
+        version: version.version,
+        image_key: version.image_key.clone(),
+        phase: Phase::Launching,
+        state_reason: None,
+        settings: RunSettings { hooks: version.definition.hooks.clone().unwrap_or_default(), ..settings },
+        timings: json!({}),
+        started_at: now,
+        phase_since: now,
+        terminated_at: None,
+    }
+}
+
+enum Written {
+    Done(Value),
+    Replayed(Value),
+    /// The address was taken, or the version has just stopped being launchable.
+    Raced,
+}
+
+async fn write(core: &Core, record: &MicrovmRecord, token: Option<&ClientToken>) -> Result<Written, Failure> {
+    let answer = views::microvm(&core.config.endpoint, record);
+    match core.store.insert_microvm(record, token, &answer).await? {
+        Commit::Done => Ok(Written::Done(answer)),
+        Commit::Replayed(answer) => Ok(Written::Replayed(answer)),
+        Commit::TokenReused => Err(Refusal::TokenReused.into()),
+        Commit::Raced => Ok(Written::Raced),
+    }
+}

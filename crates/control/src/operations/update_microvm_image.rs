@@ -1,0 +1,60 @@
+//! UpdateMicrovmImage: the next version of an image, from the whole of its definition (PUT semantics), built in the background.
+
+use std::sync::Arc;
+
+use emberbox_store::{Commit, ImageRecord, VersionChange};
+use emberbox_wire::caller::Caller;
+use emberbox_wire::ids::ImageVersion;
+use emberbox_wire::microvms::{ImageDefinition, ImageState};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{definition, lookup};
+use crate::control::Core;
+use crate::idempotency;
+use crate::image::state::{Event, next};
+use crate::image::{driver, managed};
+use crate::refusal::{Failure, Refusal};
+use crate::views;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    image_identifier: String,
+    #[serde(flatten)]
+    definition: ImageDefinition,
+}
+
+pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> Result<Value, Failure> {
+    let token = idempotency::client_token(core, caller, "UpdateMicrovmImage", &input);
+    if let Some(answer) = idempotency::earlier_answer(core, token.as_ref()).await? {
+        return Ok(answer);
+    }
+    let request: Request = serde_json::from_value(input)?;
+    let image = lookup::image(core, caller, &request.image_identifier).await?;
+    let updating = admit(&image)?;
+    let region = &core.config.region;
+    let definition = definition::admit(region, &managed::arns(region, &*core.host), request.definition)?;
+
+    let now = core.clock.now();
+    let number = core.store.newest_version(image.id).await?.map_or(ImageVersion::FIRST, ImageVersion::next);
+    let (version, build) = definition::new_version(image.id, number, definition, now);
+    let changed = ImageRecord { state: updating, updated_at: now, ..image.clone() };
+    let tags = core.store.tags(&image.arn.to_string()).await?;
+    let answer = views::image_with_version(&changed, lookup::latest_versions(core, &image).await?, &version, &tags)?;
+    let change = VersionChange { version: &version, build: &build, from: image.state, to: updating };
+    match core.store.add_version(&change, token.as_ref(), &answer).await? {
+        Commit::Done => {
+            driver::build(core, changed, version, build);
+            Ok(answer)
+        }
+        Commit::Replayed(answer) => Ok(answer),
+        Commit::TokenReused => Err(Refusal::TokenReused.into()),
+        // Another update or a delete came first.
+        Commit::Raced => Err(Refusal::ImageBusy { arn: image.arn.to_string(), state: "changing".into() }.into()),
+    }
+}
+
+fn admit(image: &ImageRecord) -> Result<ImageState, Refusal> {
+    next(image.state, Event::Update).ok_or_else(|| Refusal::image_busy(image))
+}

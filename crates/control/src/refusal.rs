@@ -1,0 +1,183 @@
+//! Every way control says no, with the words clients read. A line without a mark is ours.
+
+use emberbox_store::{ImageRecord, StoreError, VersionRecord};
+use emberbox_wire::arn::ParseArnError;
+use emberbox_wire::error::{ApiError, ErrorCode};
+use emberbox_wire::ids::MicrovmId;
+use serde::Serialize;
+
+use crate::microvm::state::Conflict;
+
+/// What the caller asked for and cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Observed.
+    #[error(transparent)]
+    MalformedArn(#[from] ParseArnError),
+    /// Observed.
+    #[error("Malformed network connector ARN")]
+    MalformedConnectorArn,
+    #[error("Network connector {0} is not available: Emberbox has the AWS-managed connectors only")]
+    UnknownConnector(String),
+    #[error("Network connector {0} is not an {1} connector")]
+    ConnectorOfOtherKind(String, &'static str),
+    /// Observed at AWS's token call; here at RunMicrovm.
+    #[error("ALL_INGRESS cannot be combined with other ingress network connectors; use HTTP_INGRESS and/or SHELL_INGRESS instead")]
+    AllIngressCombined,
+    #[error("NO_INGRESS cannot be combined with other ingress network connectors")]
+    NoIngressCombined,
+    /// Observed.
+    #[error("No managed MicroVM Image with arn {arn} and version {version} is available")]
+    NoManagedImage { arn: String, version: String },
+    #[error("No managed MicroVM Image with arn {0} is available")]
+    NoManagedImageArn(String),
+    #[error(
+        "Value '{0}' at 'resources.1.member.minimumMemoryInMiB' failed to satisfy constraint: Member must be one of 512, 1024, 2048, 4096, 8192"
+    )]
+    MemorySize(i64),
+    #[error("This Emberbox host runs X86_64 images only: cpuConfigurations cannot ask for ARM_64")]
+    Architecture,
+    #[error("hooks.port is required when a lifecycle hook is ENABLED")]
+    HookPort,
+    #[error("codeArtifact.uri must name an object as s3://bucket/key")]
+    ArtifactUri,
+    /// Observed.
+    #[error("A MicroVM image with the name '{0}' already exists in this account")]
+    ImageExists(String),
+    #[error("MicroVM image {0} does not exist")]
+    NoImage(String),
+    #[error("Version {version} of MicroVM image {arn} does not exist")]
+    NoVersion { arn: String, version: String },
+    #[error("Build {0} does not exist")]
+    NoBuild(String),
+    /// Observed.
+    #[error("No active version found for MicroVM image {arn}{}", version.as_ref().map(|v| format!(" and version {v}")).unwrap_or_default())]
+    NoActiveVersion { arn: String, version: Option<String> },
+    #[error("MicroVM image {arn} is {state} and cannot be changed now")]
+    ImageBusy { arn: String, state: String },
+    #[error("MicroVM image {0} has MicroVMs that are not terminated")]
+    ImageInUse(String),
+    #[error("Version {version} of MicroVM image {arn} has MicroVMs that are not terminated")]
+    VersionInUse { arn: String, version: String },
+    #[error("Version {version} is the last version of MicroVM image {arn} and cannot be deleted; delete the image instead")]
+    LastVersion { arn: String, version: String },
+    #[error("Version {version} of MicroVM image {arn} is {state} and cannot be changed")]
+    VersionBusy { arn: String, version: String, state: String },
+    #[error("MicroVM {0} does not exist")]
+    NoMicrovm(String),
+    #[error("{}", conflict.message(*microvm))]
+    Microvm { microvm: MicrovmId, conflict: Conflict },
+    #[error("MicroVM {0} has been terminated and accepts no traffic.")]
+    TokenForTerminated(MicrovmId),
+    /// In the words AWS has for the shell.
+    #[error("HTTP access requires HTTP_INGRESS network connector to be configured on the MicroVM.")]
+    NoHttpIngress,
+    /// Observed.
+    #[error("Shell access requires SHELL_INGRESS network connector to be configured on the MicroVM.")]
+    NoShellIngress,
+    #[error("Emberbox does not offer shells yet. HTTP traffic to this MicroVM works: use CreateMicrovmAuthToken.")]
+    ShellNotBuilt,
+    #[error("1 validation error detected: Value '{value}' at '{member}' failed to satisfy constraint: Member must {constraint}")]
+    Constraint { member: &'static str, value: String, constraint: &'static str },
+    /// Documented; the words are ours.
+    #[error("The client token was used before with other parameters")]
+    TokenReused,
+    #[error("The next token is not valid for this request")]
+    NextToken,
+    #[error("Resource {0} does not exist")]
+    NoResource(String),
+    #[error("A resource can have {0} tags at most")]
+    TooManyTags(usize),
+    #[error("Unknown operation {0}")]
+    UnknownOperation(String),
+}
+
+impl Refusal {
+    pub(crate) fn image_busy(image: &ImageRecord) -> Self {
+        Self::ImageBusy { arn: image.arn.to_string(), state: word(image.state) }
+    }
+
+    pub(crate) fn version_busy(image: &ImageRecord, version: &VersionRecord) -> Self {
+        Self::VersionBusy { arn: image.arn.to_string(), version: version.version.to_string(), state: word(version.state) }
+    }
+}
+
+/// A state as the API writes it.
+pub(crate) fn word(state: impl Serialize) -> String {
+    serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+const IMAGE: &str = "MicrovmImage";
+const MICROVM: &str = "Microvm";
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match &refusal {
+            Refusal::NoImage(arn) | Refusal::NoVersion { arn, .. } | Refusal::NoActiveVersion { arn, .. } => {
+                Self::not_found(message, IMAGE, arn)
+            }
+            Refusal::NoBuild(id) => Self::not_found(message, "MicrovmImageBuild", id),
+            Refusal::NoMicrovm(id) => Self::not_found(message, MICROVM, id),
+            Refusal::UnknownConnector(arn) => Self::not_found(message, "NetworkConnector", arn),
+            Refusal::NoResource(arn) => Self::not_found(message, "Resource", arn),
+            Refusal::ImageBusy { arn, .. }
+            | Refusal::ImageInUse(arn)
+            | Refusal::VersionInUse { arn, .. }
+            | Refusal::LastVersion { arn, .. }
+            | Refusal::VersionBusy { arn, .. } => Self::conflict(message, IMAGE, arn),
+            Refusal::Microvm { microvm, .. } | Refusal::TokenForTerminated(microvm) => {
+                Self::conflict(message, MICROVM, &microvm.to_string())
+            }
+            Refusal::TokenReused => Self::new(ErrorCode::Conflict, message),
+            Refusal::ShellNotBuilt => Self::new(ErrorCode::NotImplemented, message),
+            Refusal::UnknownOperation(_) => Self::new(ErrorCode::UnknownOperation, message),
+            Refusal::MalformedArn(_)
+            | Refusal::MalformedConnectorArn
+            | Refusal::ConnectorOfOtherKind(..)
+            | Refusal::AllIngressCombined
+            | Refusal::NoIngressCombined
+            | Refusal::NoManagedImage { .. }
+            | Refusal::NoManagedImageArn(_)
+            | Refusal::MemorySize(_)
+            | Refusal::Architecture
+            | Refusal::HookPort
+            | Refusal::ArtifactUri
+            | Refusal::ImageExists(_)
+            | Refusal::NoHttpIngress
+            | Refusal::NoShellIngress
+            | Refusal::Constraint { .. }
+            | Refusal::NextToken
+            | Refusal::TooManyTags(_) => Self::validation(message),
+        }
+    }
+}
+
+/// Why an operation gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the records could not be read or written")]
+    Store(#[from] StoreError),
+    /// Validation let through what the operation cannot read, or an answer cannot be written.
+    #[error("members are not of their shape")]
+    Shape(#[from] serde_json::Error),
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("records kept changing while the request was answered")]
+    Contended,
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => refusal.into(),
+            Failure::Shape(source) => Self::validation(format!("1 validation error detected: {source}")),
+            Failure::Store(_) | Failure::Stopping | Failure::Contended => {
+                tracing::error!(error = &failure as &dyn std::error::Error, "an operation failed");
+                Self::internal()
+            }
+        }
+    }
+}
