@@ -7,7 +7,7 @@ make_debian_image() {
     debian_overlay "$scratch/debian-overlay"
     debootstrap_quietly --variant=minbase --format=tar --skip=output/dev \
         --customize-hook="sync-in $scratch/debian-overlay /" \
-        --customize-hook='rm -f "$1/etc/apt/sources.list" "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old' \
+        --customize-hook='rm -f "$1/etc/apt/sources.list" "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1"/var/cache/apt/*.bin' \
         --customize-hook="$(forget_host)" \
         "$suite" "$layer"
     say "  Debian image: packing it"
