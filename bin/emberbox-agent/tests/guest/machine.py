@@ -95,10 +95,10 @@ class Machine(Agent):
                 time.sleep(0.002)
 
     def connect(self, path):
-        while not os.path.exists(path):
-            time.sleep(0.005)
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+        while self.socket.connect_ex(path):
+            assert self.process.poll() is None, "QEMU ended; see the console"
+            time.sleep(0.005)
         self.lines = self.socket.makefile("rwb", 0)
         self.lines.readline()
         self.command("qmp_capabilities")

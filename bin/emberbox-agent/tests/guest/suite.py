@@ -5,7 +5,7 @@
 
 The initramfs holds the agent as /init (guest/build makes both); the root directory is any Debian-like tree with python3.
 """
-import argparse, base64, json, os, shutil, socket, tempfile, threading, time, uuid
+import argparse, base64, json, os, shutil, socket, tempfile, time, uuid
 from machine import Machine, enter_network, sh
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -64,16 +64,13 @@ def refusals(context):
     expect_failure("unable to find user nobodyhere", user="nobodyhere")
     expect_failure("no disk with serial nodisk", root_disk="nodisk")
     expect_failure("working directory", working_directory="/etc/passwd/x")
-    link = machine.open("ping")
-    link.close()
-    import socket as s
-    raw = s.create_connection(("169.254.169.250", 61001))
+    raw = socket.create_connection(("169.254.169.250", 61001))
     raw.sendall(b'{"generation":99,"request":"ping"}\n')
     check_failure(json.loads(raw.makefile().readline()), "generation 99")
-    raw = s.create_connection(("169.254.169.250", 61001))
+    raw = socket.create_connection(("169.254.169.250", 61001))
     raw.sendall(b"nonsense\n")
     check_failure(json.loads(raw.makefile().readline()), "not understood")
-    other = s.socket()
+    other = socket.socket()
     other.bind(("169.254.169.254", 0))
     other.settimeout(5)
     other.connect(("169.254.169.250", 61001))
@@ -178,6 +175,8 @@ def freeze_and_thaw(machine):
     follower.settimeout(5)
     assert follower.recv(100) == b"", "a connection outlived the freeze"
     assert machine.hook("x", timeout_ms=300) == "timed_out"
+    check_failure(machine.ask({"restored": restored()["restored"] | {"entropy": ""}}), "reseeding")
+    assert machine.hook("x", timeout_ms=300) == "timed_out", "thawed without fresh randomness"
     assert machine.ask("thaw") == "done"
     assert machine.hook("x")["answered"]["status"] == 200
 
@@ -201,7 +200,7 @@ def privileged_user(context):
     assert view["cwd"] == "/" and "vda" in view["dev"] and {"fuse", "net"} <= set(view["dev"]), view["dev"]
     assert any(line.split() == ["CapEff:", "0" * 16] for line in view["status"])
     assert any(line.split()[0] == "CapBnd:" and line.split()[1].endswith("1ffffffffff") for line in view["status"]), view["status"]
-    assert view["stdout"] == "allowed" and "overlay" in open("/proc/filesystems").read() or True
+    assert view["stdout"] == "allowed"
     power_off(machine)
     machine = boot(context)
     assert machine.ask(application(capabilities="all")) == "done"
@@ -233,6 +232,9 @@ def snapshot(context):
         print(f"    restore, loaded after {(time.time() - start) * 1000:.0f} ms")
         who, clock = identity(name), time.time() + 86400 * 365
         copy.command("cont")
+        if number == 1:  # how much of it is the agent's
+            with Timer("cont to the answer of Restored without a hook"):
+                assert copy.ask(restored(None, who, clock)) == "done"
         with Timer("cont to the answer of Restored with the /run hook"):
             reply = copy.ask(restored(run_hook('{"runHookPayload":"hello"}'), who, clock))
         answer = json.loads(reply["hook"]["answered"]["body"])
@@ -255,7 +257,6 @@ def suspend_and_wake(copy, who):
     stale = copy.open({"relay": {"port": 8080}})
     assert json.loads(stale.makefile().readline()) == "connected"
     assert copy.ask("freeze") == "done"
-    ticks = None
     copy.command("stop")
     time.sleep(0.5)
     copy.command("cont")
