@@ -31,6 +31,8 @@ mod refusal;
 mod router;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod timings;
 pub mod token;
 pub mod traffic;

@@ -1,1 +1,367 @@
-//! placeholder
+//! A scripted host, builder and clock: control's tests without a machine. For tests alone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use emberbox_host::{
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, ContainerConfig, GuestStream, Host, HostError, ImageKey, LaunchMachine,
+    Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine,
+    Suspended,
+};
+use emberbox_store::{Store, StoreError, UnixMillis};
+use emberbox_wire::ids::AccountId;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, broadcast};
+
+use crate::clock::Clock;
+use crate::config::{ControlConfig, EndpointSettings};
+use crate::control::{Control, StartError};
+use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
+use crate::logs::{LogEntry, LogSink};
+use crate::token::TokenKeys;
+
+/// Time that moves when told to.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self(AtomicI64::new(1_750_000_000_000))
+    }
+}
+
+impl ManualClock {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A call that a test can script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HostCall {
+    Launch,
+    Suspend,
+    Resume,
+    Stop,
+    DeleteImage,
+}
+
+type Fault = Box<dyn FnOnce() -> HostError + Send>;
+
+#[derive(Default)]
+struct HostState {
+    machines: HashMap<MachineId, Machine>,
+    /// Taken in order, one per call.
+    faults: HashMap<HostCall, Vec<Fault>>,
+    /// Calls of these kinds wait until released.
+    held: HashSet<HostCall>,
+    counts: HashMap<HostCall, u32>,
+    /// Calls under way per machine: never more than one, says the contract.
+    busy: HashSet<MachineId>,
+    overlaps: u32,
+    launches: Vec<LaunchMachine>,
+    stops: Vec<StopMachine>,
+}
+
+/// A host in memory. `connect` answers with a stream that says `hello` and the port.
+pub struct FakeHost {
+    state: Mutex<HostState>,
+    released: Notify,
+    exits: broadcast::Sender<MachineExit>,
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        Self { state: Mutex::default(), released: Notify::new(), exits: broadcast::channel(16).0 }
+    }
+}
+
+impl FakeHost {
+    fn state(&self) -> MutexGuard<'_, HostState> {
+        self.state.lock().expect("no holder of this lock can panic")
+    }
+
+    /// The next call of this kind, not failing yet, fails.
+    pub fn fail(&self, call: HostCall, fault: impl FnOnce() -> HostError + Send + 'static) {
+        self.state().faults.entry(call).or_default().push(Box::new(fault));
+    }
+
+    /// Calls of this kind wait for [`FakeHost::release`].
+    pub fn hold(&self, call: HostCall) {
+        self.state().held.insert(call);
+    }
+
+    pub fn release(&self, call: HostCall) {
+        self.state().held.remove(&call);
+        self.released.notify_waiters();
+    }
+
+    /// How many calls of this kind have begun.
+    pub fn count(&self, call: HostCall) -> u32 {
+        self.state().counts.get(&call).copied().unwrap_or_default()
+    }
+
+    /// How often two calls for one machine were under way at once.
+    pub fn overlaps(&self) -> u32 {
+        self.state().overlaps
+    }
+
+    pub fn status(&self, machine: MachineId) -> Option<MachineStatus> {
+        self.state().machines.get(&machine).map(|machine| machine.status)
+    }
+
+    /// Puts a machine there, or changes it, behind control's back.
+    pub fn put(&self, machine: MachineId, status: MachineStatus) {
+        let image = ImageKey::new("image").expect("a valid key");
+        self.state().machines.insert(machine, Machine { machine, image, status });
+    }
+
+    /// Takes a machine away behind control's back.
+    pub fn forget(&self, machine: MachineId) {
+        self.state().machines.remove(&machine);
+    }
+
+    /// The machine's process ends unasked.
+    pub fn exit(&self, machine: MachineId, reason: &str) {
+        self.put(machine, MachineStatus::Lost);
+        let _ = self.exits.send(MachineExit { machine, reason: reason.to_owned() });
+    }
+
+    pub fn launches(&self) -> Vec<LaunchMachine> {
+        self.state().launches.clone()
+    }
+
+    pub fn stops(&self) -> Vec<StopMachine> {
+        self.state().stops.clone()
+    }
+
+    async fn enter(&self, call: HostCall, machine: Option<MachineId>) -> Result<(), HostError> {
+        {
+            let mut state = self.state();
+            *state.counts.entry(call).or_default() += 1;
+            if let Some(machine) = machine
+                && !state.busy.insert(machine)
+            {
+                state.overlaps += 1;
+            }
+        }
+        loop {
+            let released = self.released.notified();
+            if !self.state().held.contains(&call) {
+                break;
+            }
+            // Bounded, so that a release between the look and the wait is found.
+            let _ = tokio::time::timeout(Duration::from_millis(20), released).await;
+        }
+        let fault = self.state().faults.get_mut(&call).and_then(|faults| (!faults.is_empty()).then(|| faults.remove(0)));
+        match fault {
+            Some(fault) => {
+                self.leave(machine);
+                Err(fault())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&self, machine: Option<MachineId>) {
+        if let Some(machine) = machine {
+            self.state().busy.remove(&machine);
+        }
+    }
+
+    /// Moves a machine from one status to another, as suspend and resume do.
+    fn change(&self, machine: MachineId, from: MachineStatus, to: MachineStatus) -> Result<(), HostError> {
+        self.leave(Some(machine));
+        match self.state().machines.get_mut(&machine) {
+            Some(found) if found.status == from => {
+                found.status = to;
+                Ok(())
+            }
+            Some(_) | None => Err(HostError::NoSuchMachine(machine)),
+        }
+    }
+}
+
+fn steps(name: &str) -> StepTimings {
+    StepTimings(vec![(name.to_owned(), Duration::from_micros(1500))])
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    async fn build_root_disk(&self, _request: BuildRootDisk, _output: OutputSink) -> Result<RootDisk, HostError> {
+        Ok(RootDisk { config: ContainerConfig::default(), used_bytes: 1, steps: steps("build") })
+    }
+
+    async fn capture_image(&self, _request: CaptureImage, _output: OutputSink) -> Result<CapturedImage, HostError> {
+        Ok(CapturedImage { memory_bytes: 2, disk_bytes: 3, steps: steps("capture") })
+    }
+
+    async fn delete_image(&self, _image: &ImageKey) -> Result<(), HostError> {
+        self.enter(HostCall::DeleteImage, None).await
+    }
+
+    async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {
+        self.state().launches.push(request.clone());
+        self.enter(HostCall::Launch, Some(request.machine)).await?;
+        let machine = Machine { machine: request.machine, image: request.image, status: MachineStatus::Running };
+        self.state().machines.insert(request.machine, machine);
+        self.leave(Some(request.machine));
+        Ok(steps("restore"))
+    }
+
+    async fn suspend(&self, request: SuspendMachine) -> Result<Suspended, HostError> {
+        self.enter(HostCall::Suspend, Some(request.machine)).await?;
+        self.change(request.machine, MachineStatus::Running, MachineStatus::Suspended)?;
+        Ok(Suspended { memory_bytes: 1, disk_bytes: 1, steps: steps("snapshot") })
+    }
+
+    async fn resume(&self, request: ResumeMachine) -> Result<StepTimings, HostError> {
+        self.enter(HostCall::Resume, Some(request.machine)).await?;
+        self.change(request.machine, MachineStatus::Suspended, MachineStatus::Running)?;
+        Ok(steps("load"))
+    }
+
+    async fn stop(&self, request: StopMachine) -> Result<StepTimings, HostError> {
+        self.state().stops.push(request.clone());
+        self.enter(HostCall::Stop, Some(request.machine)).await?;
+        self.state().machines.remove(&request.machine);
+        self.leave(Some(request.machine));
+        Ok(steps("stop"))
+    }
+
+    async fn connect(&self, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError> {
+        match self.status(machine) {
+            Some(MachineStatus::Running) if port != 1 => {
+                let (mut guest, ours) = tokio::io::duplex(64);
+                let _ = guest.write_all(format!("hello {port}").as_bytes()).await;
+                Ok(Box::new(ours))
+            }
+            Some(MachineStatus::Running) => Err(ConnectError::Refused),
+            Some(MachineStatus::Suspended | MachineStatus::Lost) | None => Err(ConnectError::NotRunning),
+        }
+    }
+
+    async fn inventory(&self) -> Result<Vec<Machine>, HostError> {
+        Ok(self.state().machines.values().cloned().collect())
+    }
+
+    fn exits(&self) -> broadcast::Receiver<MachineExit> {
+        self.exits.subscribe()
+    }
+
+    fn base(&self) -> (String, String) {
+        ("debian-13".to_owned(), "13.2".to_owned())
+    }
+}
+
+/// A builder that makes nothing.
+#[derive(Default)]
+pub struct FakeBuilder {
+    failure: Mutex<Option<BuildFailure>>,
+    held: Mutex<bool>,
+    under_way: AtomicU32,
+    most_at_once: AtomicU32,
+    requests: Mutex<Vec<BuildImage>>,
+}
+
+impl FakeBuilder {
+    /// Builds fail like this from now on; `None` makes them succeed again.
+    pub fn fail(&self, failure: Option<BuildFailure>) {
+        *self.failure.lock().expect("no holder of this lock can panic") = failure;
+    }
+
+    /// Builds wait while held.
+    pub fn hold(&self, held: bool) {
+        *self.held.lock().expect("no holder of this lock can panic") = held;
+    }
+
+    pub fn most_at_once(&self) -> u32 {
+        self.most_at_once.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> Vec<BuildImage> {
+        self.requests.lock().expect("no holder of this lock can panic").clone()
+    }
+
+    fn is_held(&self) -> bool {
+        *self.held.lock().expect("no holder of this lock can panic")
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for FakeBuilder {
+    async fn build(&self, request: BuildImage, output: OutputSink) -> Result<BuiltImage, BuildFailure> {
+        self.requests.lock().expect("no holder of this lock can panic").push(request);
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        output(Output::Step("fetch".into()));
+        output(Output::Line("a line".into()));
+        while self.is_held() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        match self.failure.lock().expect("no holder of this lock can panic").clone() {
+            Some(failure) => Err(failure),
+            None => {
+                let sizes = SnapshotSizes { code_install_bytes: Some(10), memory_bytes: Some(20), disk_bytes: Some(30) };
+                Ok(BuiltImage { config: ContainerConfig::default(), sizes, steps: steps("container_build") })
+            }
+        }
+    }
+}
+
+/// Log lines in memory.
+#[derive(Debug, Default)]
+pub struct MemoryLogs(Mutex<Vec<LogEntry>>);
+
+impl MemoryLogs {
+    pub fn entries(&self) -> Vec<LogEntry> {
+        self.0.lock().expect("no holder of this lock can panic").clone()
+    }
+}
+
+impl LogSink for MemoryLogs {
+    fn write(&self, entry: LogEntry) {
+        self.0.lock().expect("no holder of this lock can panic").push(entry);
+    }
+}
+
+/// What the parts of a test's control are, kept to be looked at and to start another control over the same records.
+pub struct Parts {
+    pub store: Store,
+    pub host: Arc<FakeHost>,
+    pub builder: Arc<FakeBuilder>,
+    pub logs: Arc<MemoryLogs>,
+    pub clock: Arc<ManualClock>,
+}
+
+impl Parts {
+    /// Fakes around an empty store.
+    pub async fn new() -> Result<Self, StoreError> {
+        Ok(Self {
+            store: Store::in_memory().await?,
+            host: Arc::default(),
+            builder: Arc::default(),
+            logs: Arc::default(),
+            clock: Arc::default(),
+        })
+    }
+
+    /// A control over these parts.
+    pub async fn start(&self, endpoint: EndpointSettings) -> Result<Arc<Control>, StartError> {
+        let config =
+            ControlConfig { region: "us-east-1".into(), default_account: AccountId("123456789012".into()), endpoint, parallel_builds: 2 };
+        let tokens = Arc::new(TokenKeys::generate());
+        let (host, builder, logs) = (self.host.clone(), self.builder.clone(), self.logs.clone());
+        Control::start_with_clock(config, self.store.clone(), host, builder, tokens, logs, self.clock.clone()).await
+    }
+}
