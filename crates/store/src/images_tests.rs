@@ -80,7 +80,7 @@ async fn image_version_and_build_round_trip() {
     assert_eq!(store.version(image.id, ImageVersion::FIRST).await.unwrap().unwrap(), version);
     assert_eq!(store.build(image.id, ImageVersion::FIRST, &build.id).await.unwrap().unwrap(), build);
     assert_eq!(store.tags(&image.arn.to_string()).await.unwrap(), tags);
-    assert_eq!(store.unfinished_builds().await.unwrap(), [build.clone()]);
+    assert_eq!(store.unfinished_builds().await.unwrap(), std::slice::from_ref(&build));
 
     let outcome = outcome(&version, &build, true);
     store.write_build(&outcome).await.unwrap();

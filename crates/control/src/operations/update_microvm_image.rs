@@ -1,5 +1,6 @@
 //! UpdateMicrovmImage: the next version of an image, from the whole of its definition (PUT semantics), built in the background.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use emberbox_store::{Commit, ImageRecord, VersionChange};
@@ -40,8 +41,8 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let number = core.store.newest_version(image.id).await?.map_or(ImageVersion::FIRST, ImageVersion::next);
     let (version, build) = definition::new_version(image.id, number, definition, now);
     let changed = ImageRecord { state: updating, updated_at: now, ..image.clone() };
-    let tags = core.store.tags(&image.arn.to_string()).await?;
-    let answer = views::image_with_version(&changed, lookup::latest_versions(core, &image).await?, &version, &tags)?;
+    // The answer has no member for tags, unlike CreateMicrovmImage's (model).
+    let answer = views::image_with_version(&changed, lookup::latest_versions(core, &image).await?, &version, &BTreeMap::new())?;
     let change = VersionChange { version: &version, build: &build, from: image.state, to: updating };
     match core.store.add_version(&change, token.as_ref(), &answer).await? {
         Commit::Done => {

@@ -5,6 +5,7 @@ mod bad_input;
 mod images;
 mod microvms;
 mod restart;
+mod shapes;
 mod timers;
 mod traffic;
 
@@ -81,7 +82,11 @@ impl World {
     }
 
     pub(crate) async fn call(&self, operation: &str, input: Value) -> Result<Value, ApiError> {
-        self.control.call(&caller("123456789012"), operation, input).await
+        let answer = self.control.call(&caller("123456789012"), operation, input).await;
+        if let Ok(answer) = &answer {
+            shapes::check_answer(operation, answer);
+        }
+        answer
     }
 
     pub(crate) async fn ok(&self, operation: &str, input: Value) -> Value {
