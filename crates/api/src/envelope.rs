@@ -13,6 +13,8 @@ use crate::model::{Location, Model, Operation};
 use crate::services::ResponseBody;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+/// The same, where clients of S3 look for it.
+pub const S3_REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const XML: HeaderValue = HeaderValue::from_static("text/xml");
@@ -32,6 +34,15 @@ pub fn success(operation: &Operation, output: Value) -> Response<ResponseBody> {
 
 /// `x-amzn-errortype`, and `message` beside the other members of the shape, null when unknown (observed).
 pub fn error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
+    json_error(model, error, false)
+}
+
+/// For clients of services that are not served here, whose protocol looks for the type in the body.
+pub(crate) fn foreign_error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
+    json_error(model, error, true)
+}
+
+fn json_error(model: &Model, error: &ApiError, body_names_type: bool) -> Response<ResponseBody> {
     let shape = error.code.shape();
     let mut body = Map::new();
     let mut retry_after = None;
@@ -43,6 +54,9 @@ pub fn error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
                 body.insert(member.wire_name.clone(), value);
             }
         }
+    }
+    if body_names_type {
+        body.insert("__type".into(), shape.into());
     }
     body.insert("message".into(), error.message.as_str().into());
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

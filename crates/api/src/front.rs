@@ -107,14 +107,19 @@ impl Front {
             (Target::Health, _) => envelope::health(),
             (Target::S3, Some(s3)) => {
                 Span::current().record("operation", "s3");
-                s3.call(Request::from_parts(parts, body)).await
+                let mut response = s3.call(Request::from_parts(parts, body)).await;
+                if let Ok(value) = HeaderValue::from_str(request_id) {
+                    response.headers_mut().insert(envelope::S3_REQUEST_ID, value);
+                }
+                response
             }
             (Target::Sts, _) => match self.sts(&parts, body, request_id).await {
                 Ok(xml) => envelope::query_success(xml),
                 Err(error) => envelope::query_error(&error, request_id),
             },
-            (Target::Lambda | Target::S3 | Target::Other(_), _) => {
-                self.json(&parts, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error))
+            (Target::Lambda, _) => self.json(&parts, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error)),
+            (Target::S3 | Target::Other(_), _) => {
+                self.json(&parts, body).await.unwrap_or_else(|error| envelope::foreign_error(&self.model, &error))
             }
         }
     }

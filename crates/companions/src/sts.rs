@@ -21,7 +21,8 @@ impl QueryService for Sts {
             "GetCallerIdentity" => Ok(caller_identity(caller, request_id)),
             _ => {
                 let version = parameters.get("Version").map_or(VERSION, String::as_str);
-                let message = format!("Could not find operation {action} for version {version}. Emberbox's STS has GetCallerIdentity only.");
+                let message =
+                    format!("Could not find operation {action} for version {version}. Emberbox's STS has GetCallerIdentity only.");
                 Err(ApiError::new(ErrorCode::UnknownOperation, message))
             }
         }

@@ -59,7 +59,7 @@ def test_lambda():
     image = microvms.get_microvm_image(imageIdentifier=arn)
     assert image["imageArn"] == arn and "name" not in image and image["createdAt"].microsecond == 500000, image
     assert microvms.list_microvm_images(maxResults=7)["nextToken"] == "7"
-    assert microvms.list_tags(Resource=arn)["tags"] == {"resource": arn}
+    assert microvms.list_tags(Resource=arn)["Tags"] == {"resource": arn}
     assert microvms.tag_resource(Resource=arn, Tags={"a": "b c"})["ResponseMetadata"]["HTTPStatusCode"] == 204
     assert microvms.untag_resource(Resource=arn, TagKeys=["a", "b c"])["ResponseMetadata"]["HTTPStatusCode"] == 204
     gone = refused("ResourceNotFoundException", microvms.get_microvm, microvmIdentifier="microvm-1")
@@ -70,13 +70,14 @@ def test_lambda():
     refused("SerializationException", raw.run_microvm, imageIdentifier=arn, idlePolicy={"maxIdleDurationSeconds": 1 << 40})
     refused("InternalServerException", microvms.terminate_microvm, microvmIdentifier="microvm-1")
     other = client("lambda-microvms", aws_access_key_id="AKIAOTHER", aws_secret_access_key="x")
+    refused("RequestTooLargeException", raw.run_microvm, imageIdentifier="x" * (6 << 20))
     refused("UnrecognizedClientException", other.list_microvms)
     wrong = client("lambda-microvms", aws_access_key_id="AKIATEST", aws_secret_access_key="x")
     refused("InvalidSignatureException", wrong.list_microvms)
     refused("InvalidSignatureException", client("lambda-microvms", region_name="eu-west-1").list_microvms)
     refused("UnknownOperationException", client("lambda").list_functions)
     refused("NotImplementedException", client("lambda-core").list_network_connectors)
-    message = refused("NotImplementedException", client("logs").describe_log_groups)["message"]
+    message = refused("NotImplementedException", client("logs").describe_log_groups)["Error"]["Message"]
     assert "'logs'" in message and "sts" in message, message
     assert "sandbox" in aws("lambda-microvms", "get-microvm-image", "--image-identifier", arn)
 
@@ -138,6 +139,9 @@ def test_s3_boto():
             print(f"SKIPPED: {algorithm} needs awscrt")
             continue
         assert s3.get_object(Bucket="boto", Key="sum", ChecksumMode="ENABLED")[f"Checksum{algorithm}"], algorithm
+    for name, value in [("ChecksumCRC64NVME", "rosUhgp5mIg="), ("ChecksumCRC32C", "4waSgw==")]:
+        assert s3.put_object(Bucket="boto", Key="vector", Body=b"123456789", **{name: value})[name] == value
+        refused("BadDigest", s3.put_object, Bucket="boto", Key="vector", Body=b"12345678", **{name: value})
     refused("BadDigest", s3.put_object, Bucket="boto", Key="sum", Body=b"other", ChecksumSHA256="n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=")
     assert s3.get_object(Bucket="boto", Key="sum")["Body"].read() == b"sum", "a refused write must not replace what is there"
     assert s3.get_object(Bucket="boto", Key="sum", Range="bytes=1-")["Body"].read() == b"um"
@@ -202,6 +206,30 @@ def test_s3_tampering():
     except urllib.error.HTTPError as error:
         assert error.code in (400, 403), (error.code, error.read())
     refused("404", client("s3").head_object, Bucket="kept", Key="forged")
+
+
+def test_s3_trailers():
+    """The chunked form with a checksum trailer, which SDKs use over TLS."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    for value, status in [("rosUhgp5mIg=", 200), ("rosUhgp5mIk=", 400)]:
+        body = b"9\r\n123456789\r\n0\r\nx-amz-checksum-crc64nvme:" + value.encode() + b"\r\n\r\n"
+        headers = {"content-encoding": "aws-chunked", "x-amz-decoded-content-length": "9", "x-amz-trailer": "x-amz-checksum-crc64nvme"}
+        request = AWSRequest("PUT", f"{ENDPOINT}/kept/trailer{status}", data=body, headers=headers)
+        request.context["checksum"] = {"request_algorithm": {"in": "trailer", "algorithm": "crc64nvme"}}
+        S3SigV4Auth(Credentials("AKIATEST", "secret"), "s3", "us-east-1").add_auth(request)
+        assert request.headers["X-Amz-Content-SHA256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+        sent = urllib.request.Request(request.url, data=body, headers=dict(request.headers), method="PUT")
+        try:
+            answer = urllib.request.urlopen(sent).status
+        except urllib.error.HTTPError as error:
+            answer = error.code
+        assert answer == status, answer
+    s3 = client("s3")
+    assert s3.get_object(Bucket="kept", Key="trailer200")["Body"].read() == b"123456789"
+    refused("404", s3.head_object, Bucket="kept", Key="trailer400")
 
 
 os.makedirs(WORK, exist_ok=True)

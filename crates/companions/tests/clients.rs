@@ -20,8 +20,11 @@ struct OneKey;
 #[async_trait]
 impl Credentials for OneKey {
     async fn access_key(&self, id: &str) -> Option<AccessKey> {
-        let caller =
-            Caller { account: AccountId("123456789012".into()), arn: "arn:aws:iam::123456789012:user/tester".into(), user_id: "AIDA".into() };
+        let caller = Caller {
+            account: AccountId("123456789012".into()),
+            arn: "arn:aws:iam::123456789012:user/tester".into(),
+            user_id: "AIDA".into(),
+        };
         (id == "AKIATEST").then(|| AccessKey { id: id.into(), secret: "secret".into(), caller })
     }
 }
@@ -37,7 +40,7 @@ impl Operations for Echo {
             "GetMicrovm" => Err(ApiError::not_found("no such MicroVM", "microvm", input["microvmIdentifier"].as_str().unwrap())),
             "GetMicrovmImage" => Ok(json!({"imageArn": input["imageIdentifier"], "name": null, "createdAt": 1_782_907_200.5})),
             "ListMicrovmImages" => Ok(json!({"items": [], "nextToken": input["maxResults"].to_string()})),
-            "ListTags" => Ok(json!({"tags": {"resource": input["Resource"]}})),
+            "ListTags" => Ok(json!({"Tags": {"resource": input["Resource"]}})),
             "TerminateMicrovm" => panic!("an operation may fail like this"),
             _ => Ok(json!({})),
         }

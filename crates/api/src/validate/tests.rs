@@ -172,11 +172,11 @@ proptest! {
             let path = operation.uri.replace(['{', '}'], "");
             let route = ROUTES.find(&MODEL, &operation.method, &path).unwrap();
             let _ = decode::input(&MODEL, &route, &query, &garbage);
-            if let Ok(input) = decode::input(&MODEL, &route, &query, body.to_string().as_bytes()) {
-                if validate(&MODEL, operation.input.unwrap(), &input).is_ok() {
-                    for member in MODEL.members(operation.input.unwrap()).iter().filter(|member| member.required) {
-                        prop_assert!(input.get(&member.name).is_some_and(|value| !value.is_null()));
-                    }
+            if let Ok(input) = decode::input(&MODEL, &route, &query, body.to_string().as_bytes())
+                && validate(&MODEL, operation.input.unwrap(), &input).is_ok()
+            {
+                for member in MODEL.members(operation.input.unwrap()).iter().filter(|member| member.required) {
+                    prop_assert!(input.get(&member.name).is_some_and(|value| !value.is_null()));
                 }
             }
         }

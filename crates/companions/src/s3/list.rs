@@ -28,7 +28,8 @@ pub(super) fn page(objects: &Objects, query: &Query<'_>) -> Page {
     let mut page = Page::default();
     let mut last = String::new();
     // `after` may lie before the prefix; the later of the two is where to begin.
-    let mut from = if query.after >= query.prefix { Bound::Excluded(query.after.to_owned()) } else { Bound::Included(query.prefix.to_owned()) };
+    let mut from =
+        if query.after >= query.prefix { Bound::Excluded(query.after.to_owned()) } else { Bound::Included(query.prefix.to_owned()) };
     while let Some((key, record)) = objects.range::<String, _>((from, Bound::Unbounded)).next() {
         if !key.starts_with(query.prefix) || query.limit == 0 {
             break;

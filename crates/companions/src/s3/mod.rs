@@ -62,3 +62,6 @@ impl StreamingService for Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

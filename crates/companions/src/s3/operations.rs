@@ -92,7 +92,8 @@ impl S3 for Operations {
         let prefix = request.input.prefix;
         let wanted = prefix.as_deref().unwrap_or_default();
         let index = self.store.index();
-        let buckets = index.iter().filter(|(name, _)| name.starts_with(wanted)).map(|(name, bucket)| answers::bucket(name, bucket)).collect();
+        let buckets =
+            index.iter().filter(|(name, _)| name.starts_with(wanted)).map(|(name, bucket)| answers::bucket(name, bucket)).collect();
         let output = ListBucketsOutput { buckets: Some(buckets), prefix: prefix.clone(), ..Default::default() };
         Ok(S3Response::new(output))
     }

@@ -47,10 +47,13 @@ fn read(store: &Store, bucket: &str, key: &str, to: &Path, max_bytes: u64) -> Re
     if record.size > max_bytes {
         return Err(ReadObjectError::TooLarge { size: record.size, limit: max_bytes });
     }
-    let copied = io::copy(&mut bytes.take(record.size), &mut File::create(to).map_err(ReadObjectError::Io)?).map_err(ReadObjectError::Io)?;
+    let copied =
+        io::copy(&mut bytes.take(record.size), &mut File::create(to).map_err(ReadObjectError::Io)?).map_err(ReadObjectError::Io)?;
     match copied == record.size {
         true => Ok(copied),
-        false => Err(ReadObjectError::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "the stored object is shorter than its record says"))),
+        false => {
+            Err(ReadObjectError::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "the stored object is shorter than its record says")))
+        }
     }
 }
 

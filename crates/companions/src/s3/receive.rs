@@ -1,8 +1,8 @@
 //! A body on its way into the store: bytes to a staged file, digests beside, compared before anything is committed.
 
 use futures::StreamExt;
-use s3s::crypto::{Checksum as _, Md5};
 use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::StreamingBlob;
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use tokio::io::AsyncWriteExt;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BucketRecord {
+pub(super) struct BucketRecord {
     pub created: Moment,
 }
 
@@ -65,7 +65,7 @@ pub struct Attributes {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UploadRecord {
+pub(super) struct UploadRecord {
     pub bucket: String,
     pub key: String,
     pub initiated: Moment,
@@ -77,7 +77,7 @@ pub struct UploadRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartRecord {
+pub(super) struct PartRecord {
     pub number: i32,
     pub data: Uuid,
     pub size: u64,

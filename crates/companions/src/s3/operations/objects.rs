@@ -27,7 +27,9 @@ pub(super) fn write_allowed(
         (ETagCondition::Any, Some(_)) => true,
         (ETagCondition::ETag(tag), Some(record)) => tag.value() == record.etag,
     };
-    move |record| if_match.is_none_or(|condition| fits(&condition, record)) && !if_none_match.is_some_and(|condition| fits(&condition, record))
+    move |record| {
+        if_match.is_none_or(|condition| fits(&condition, record)) && !if_none_match.is_some_and(|condition| fits(&condition, record))
+    }
 }
 
 pub(super) async fn put(operations: &Operations, mut request: S3Request<PutObjectInput>) -> S3Result<PutObjectOutput> {

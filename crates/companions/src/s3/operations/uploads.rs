@@ -87,7 +87,8 @@ pub(super) async fn part_copy(operations: &Operations, input: UploadPartCopyInpu
     let hasher = hasher(&said.checksums, upload.1.algorithm.as_deref().as_slice());
     let received = receive(&operations.store, body, said, hasher).await?;
     let record = keep(operations, upload.0, input.part_number, received).await?;
-    let result = CopyPartResult { e_tag: Some(ETag::Strong(record.etag)), last_modified: Some(record.modified.timestamp()), ..Default::default() };
+    let result =
+        CopyPartResult { e_tag: Some(ETag::Strong(record.etag)), last_modified: Some(record.modified.timestamp()), ..Default::default() };
     Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() })
 }
 
@@ -127,7 +128,10 @@ pub(super) async fn complete(operations: &Operations, input: CompleteMultipartUp
         let parts = store.chosen_parts(id, &named)?;
         let total: u64 = parts.iter().map(|part| part.size).sum();
         if total > 1024 * MAX_OBJECT_BYTES || size.is_some_and(|size| u64::try_from(size) != Ok(total)) {
-            return Err(s3_error!(InvalidRequest, "The parts are {total} bytes together, which is not what was announced or more than 5 TiB."));
+            return Err(s3_error!(
+                InvalidRequest,
+                "The parts are {total} bytes together, which is not what was announced or more than 5 TiB."
+            ));
         }
         let (staged, record) = store.join(&upload, &parts, &said)?;
         let record = store.put(&bucket, record, &staged, allowed)?;
