@@ -1,1 +1,33 @@
-fn main() {}
+//! Emberbox: MicroVMs behind the AWS API on a machine of one's own. The daemon (`emberbox serve`) and the commands around it.
+//!
+//! This binary parses, constructs, starts and shuts down; it decides nothing itself.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod build_logs;
+mod config;
+mod environment;
+mod logs_command;
+mod parts;
+mod serve;
+mod trust;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Verb};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Env(arguments) => environment::run(arguments),
+        Verb::Logs(arguments) => logs_command::run(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("emberbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::authority::Authority;
 use crate::bind::{self, BindError};
 use crate::certificates::{Certificates, Subject};
-use crate::config::{IngressConfig, IngressMode};
+use crate::config::{IngressConfig, IngressMode, Limits};
 use crate::linger::Lingering;
 use crate::locate::Origin;
 use crate::request::{self, Connection, Shared};
@@ -55,24 +55,22 @@ struct Acceptor {
 }
 
 impl Ingress {
-    /// Binds the port; to be called within a Tokio runtime.
+    /// Takes the port before there is anything to serve, because endpoints are named by it; to be called within a Tokio runtime.
+    pub fn claim(config: IngressConfig) -> Result<Claim, BindError> {
+        let mode = config.mode.lower_case();
+        let listener = bind::listen(&mode, config.port)?;
+        let port = listener.local_addr().map_or(config.port, |address| address.port());
+        Ok(Claim { mode, limits: config.limits, listener, port })
+    }
+
+    /// Binds the port and serves at once.
     pub fn bind(
         config: IngressConfig,
         authority: Arc<Authority>,
         traffic: Arc<dyn Traffic>,
         tokens: Arc<TokenKeys>,
     ) -> Result<Self, BindError> {
-        let mode = config.mode.lower_case();
-        let certificates = Certificates::new(authority);
-        // A domain no certificate can name is refused now, not at the first client.
-        certificates.server_config(&mode.subject(Ipv4Addr::LOCALHOST), OffsetDateTime::now_utc())?;
-        let listener = bind::listen(&mode, config.port)?;
-        let port = listener.local_addr().map_or(config.port, |address| address.port());
-        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let places = Arc::new(Semaphore::new(config.limits.connections));
-        let shared = Arc::new(Shared { limits: config.limits, traffic, tokens, tasks, closing });
-        let acceptor = Arc::new(Acceptor { mode, certificates, places, shared, aborting: CancellationToken::new() });
-        Ok(Self { listener, port, acceptor })
+        Self::claim(config)?.serve(authority, traffic, tokens)
     }
 
     /// The port it listens on, chosen by the kernel when 0 was asked for.
@@ -89,6 +87,33 @@ impl Ingress {
         }
         drop(listener);
         acceptor.drain().await;
+    }
+}
+
+/// A port that is taken; clients wait in its backlog until it is served.
+pub struct Claim {
+    mode: IngressMode,
+    limits: Limits,
+    listener: TcpListener,
+    port: u16,
+}
+
+impl Claim {
+    /// The port, chosen by the kernel when 0 was asked for.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn serve(self, authority: Arc<Authority>, traffic: Arc<dyn Traffic>, tokens: Arc<TokenKeys>) -> Result<Ingress, BindError> {
+        let Self { mode, limits, listener, port } = self;
+        let certificates = Certificates::new(authority);
+        // A domain no certificate can name is refused now, not at the first client.
+        certificates.server_config(&mode.subject(Ipv4Addr::LOCALHOST), OffsetDateTime::now_utc())?;
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let places = Arc::new(Semaphore::new(limits.connections));
+        let shared = Arc::new(Shared { limits, traffic, tokens, tasks, closing });
+        let acceptor = Arc::new(Acceptor { mode, certificates, places, shared, aborting: CancellationToken::new() });
+        Ok(Ingress { listener, port, acceptor })
     }
 }
 

@@ -29,7 +29,7 @@ mod request;
 mod subprotocol;
 mod tunnel;
 
-pub use accept::Ingress;
+pub use accept::{Claim, Ingress};
 pub use authority::{Authority, AuthorityError};
 pub use bind::BindError;
 pub use config::{IngressConfig, IngressMode, Limits};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use emberbox_agent_protocol::{Command, Disk, LogLine, Reply, Request};
+use serde::Deserialize;
 
 use super::boot::{BootSpec, Booted, boot};
 use super::capture::remember;
@@ -25,7 +26,7 @@ const SCRIPT: &str = include_str!("build.sh");
 const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: 4096, disk_gib: 24 };
 /// Lines that the script marks as its own, on standard output.
 const STEP_MARK: &str = "@emberbox-step ";
-const CONFIG_MARK: &str = "@emberbox-config ";
+const IMAGE_MARK: &str = "@emberbox-image ";
 /// Mounted where no image keeps anything, beside the system's bundle: replacing that in place would break the installation of ca-certificates.
 const CA_PATH: &str = "/run/emberbox/ca.pem";
 /// Variables by which common tools find a CA bundle.
@@ -155,6 +156,19 @@ async fn follow(booted: &Booted, command: Command, output: &OutputSink, steps: &
     }
 }
 
+/// What `buildah inspect --type image` says, as far as it matters here.
+#[derive(Deserialize)]
+struct Description {
+    #[serde(rename = "OCIv1")]
+    oci: OciImage,
+}
+
+#[derive(Deserialize)]
+struct OciImage {
+    #[serde(default)]
+    config: ContainerConfig,
+}
+
 /// What the script has printed so far.
 #[derive(Default)]
 struct Seen {
@@ -163,7 +177,7 @@ struct Seen {
     /// The Dockerfile's instruction that runs, as buildah announces it.
     instruction: Option<String>,
     tail: Vec<String>,
-    config: Option<String>,
+    description: Option<String>,
 }
 
 impl Seen {
@@ -174,8 +188,8 @@ impl Seen {
             }
             return output(Output::Step(step.to_owned()));
         }
-        if let Some(config) = text.strip_prefix(CONFIG_MARK) {
-            self.config = Some(config.to_owned());
+        if let Some(description) = text.strip_prefix(IMAGE_MARK) {
+            self.description = Some(description.to_owned());
             return;
         }
         if text.starts_with("STEP ") {
@@ -187,7 +201,8 @@ impl Seen {
 
     fn config(self) -> Result<ContainerConfig, HostError> {
         let malformed = HostError::internal("read the built image's configuration");
-        let mut config: ContainerConfig = serde_json::from_str(&self.config.unwrap_or_default()).map_err(malformed)?;
+        let description: Description = serde_json::from_str(&self.description.unwrap_or_default()).map_err(malformed)?;
+        let mut config = description.oci.config;
         // Variables that only the build needed to find its CA bundle are no part of the image.
         let ours = |pair: &String| pair.split_once('=').is_some_and(|(name, value)| CA_VARIABLES.contains(&name) && value == CA_PATH);
         config.env.get_or_insert_default().retain(|pair| !ours(pair));
@@ -279,7 +294,7 @@ mod tests {
 
     #[test]
     fn steps_are_timed_and_the_configuration_is_read_without_what_the_build_added() {
-        let config = r#"@emberbox-config {"Entrypoint":["/a"],"Env":["A=1","PIP_CERT=/run/emberbox/ca.pem","SSL_CERT_FILE=/own"]}"#;
+        let config = r#"@emberbox-image {"OCIv1":{"config":{"Entrypoint":["/a"],"Env":["A=1","PIP_CERT=/run/emberbox/ca.pem","SSL_CERT_FILE=/own"]}}}"#;
         let (seen, steps) = seen(&["@emberbox-step dockerfile", "@emberbox-step export", config]);
         assert_eq!(steps.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["dockerfile"]);
         let config = seen.config().unwrap();

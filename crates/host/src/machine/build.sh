@@ -29,5 +29,6 @@ step export
 container=$(buildah from --pull=never localhost/emberbox-build)
 root=$(buildah mount "$container")
 mke2fs -q -F -t ext4 -O '^has_journal,^resize_inode' -E lazy_itable_init=1,nodiscard -m 0 -d "$root" /dev/emberbox/root
-printf '@emberbox-config %s\n' "$(buildah inspect --type image --format '{{json .OCIv1.Config}}' localhost/emberbox-build)"
 sync
+description=$(buildah inspect --type image localhost/emberbox-build | tr -d '\n')
+printf '@emberbox-image %s\n' "$description"

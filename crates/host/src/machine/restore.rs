@@ -82,18 +82,16 @@ pub(super) async fn thaw(
     hook: Option<Hook>,
     steps: &mut Steps,
 ) -> Result<Option<emberbox_agent_protocol::HookOutcome>, HostError> {
+    running.vm.restored().await?;
+    steps.mark("restore");
     let deadline = RESTORED_WITHIN + Duration::from_millis(hook.as_ref().map_or(0, |hook| hook.timeout_ms));
     let wants_hook = hook.is_some();
+    let entropy = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; ENTROPY]>());
+    let restored = Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook };
     let agent = host.agent(&running.cell);
-    let exchange = async {
-        // The connection waits in the tap until the guest runs: there is nothing to poll.
-        let entropy = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; ENTROPY]>());
-        let restored = Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook };
-        agent.ask(Request::Restored(restored), deadline).await
-    };
     let reply = tokio::select! {
-        reply = exchange => reply?,
-        failure = failed(running) => return Err(failure.into()),
+        reply = agent.ask(Request::Restored(restored), deadline) => reply?,
+        output = running.vm.ended() => return Err(EngineError::Ended { output }.into()),
     };
     steps.mark("guest");
     match (reply, wants_hook) {
@@ -101,14 +99,6 @@ pub(super) async fn thaw(
         (Reply::Hook(outcome), true) => Ok(Some(outcome)),
         _ => Err(AgentError::Unexpected.into()),
     }
-}
-
-/// Resolves only when the machine cannot come up any more.
-async fn failed(running: &Running) -> EngineError {
-    if let Err(error) = running.vm.restored().await {
-        return error;
-    }
-    EngineError::Ended { output: running.vm.ended().await }
 }
 
 fn wall_clock_ns() -> u64 {

@@ -49,7 +49,9 @@ impl ProcessHandle {
         if ProcessIdentity::of(identity.pid).ok() != Some(identity) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Self { identity, fd: AsyncFd::register_with_interest(fd, Interest::READABLE)? })
+        // SAFETY: the descriptor is moved in and stays open until the AsyncFd drops it.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+        Ok(Self { identity, fd })
     }
 
     /// Returns once the process has ended.

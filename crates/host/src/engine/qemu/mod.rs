@@ -158,7 +158,9 @@ impl QemuVm {
         let task = tokio::spawn(async move {
             let mut control = Qmp::connect(&directory, CONTROL_SOCKET).await?;
             control.run(&[ignore_shared_memory(), ("migrate-incoming", json!({"uri": format!("fd:{state}")}))]).await?;
-            control.migration_ended().await
+            control.migration_ended().await?;
+            // The state was saved paused, so it comes back paused.
+            control.execute("cont", json!({})).await.map(|_| ())
         });
         *self.restored.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }

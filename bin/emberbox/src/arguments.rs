@@ -1,0 +1,70 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) const DEFAULT_DATA: &str = "/var/lib/emberbox";
+
+/// Self-hosted AWS Lambda MicroVMs: the same API, on a machine of your own.
+#[derive(Debug, Parser)]
+#[command(name = "emberbox", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon: the AWS API, the endpoints of MicroVMs, and the MicroVMs themselves.
+    Serve(Serve),
+    /// Print what a shell needs to use this daemon with any AWS tool: eval "$(emberbox env)".
+    Env(Data),
+    /// Print what image builds wrote: without a group the groups, without a stream the group's streams.
+    Logs(Logs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Data {
+    /// Where the daemon keeps everything.
+    #[arg(long, env = "EMBERBOX_DATA", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub data: Data,
+    /// Configuration file (TOML); see docs/configuration.md. What is given here overrides it.
+    #[arg(long, env = "EMBERBOX_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The managed base that guest/build made.
+    #[arg(long, env = "EMBERBOX_BASE")]
+    pub base: Option<PathBuf>,
+    /// Address of the AWS API; port 0 takes a free one.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Port of the MicroVMs' HTTPS endpoints; 0 takes a free one.
+    #[arg(long)]
+    pub ingress_port: Option<u16>,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t = LogForm::Text)]
+    pub log: LogForm,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub data: Data,
+    /// Log group, such as /aws/lambda-microvms/my-image.
+    pub group: Option<String>,
+    /// Log stream of the group.
+    pub stream: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogForm {
+    Text,
+    Json,
+}

@@ -1,0 +1,140 @@
+//! Log streams as files: one for each stream, below a directory for each account and group.
+//!
+//! What is written comes from hostile builds: names are encoded so that none is a path, and a stream has a largest size.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use emberbox_control::{LogEntry, LogSink};
+
+/// A stream that is longer ends with a line that says so.
+const MAX_STREAM_BYTES: u64 = 32 * 1024 * 1024;
+/// Lines that wait for the disk; a build that is faster waits too.
+const QUEUE: usize = 4096;
+/// Streams whose files are kept open.
+const OPEN_STREAMS: usize = 64;
+
+/// Writes on a thread of its own.
+pub(crate) struct BuildLogs(mpsc::SyncSender<LogEntry>);
+
+impl BuildLogs {
+    pub(crate) fn start(root: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&root)?;
+        let (queue, entries) = mpsc::sync_channel(QUEUE);
+        std::thread::Builder::new().name("build-logs".into()).spawn(move || Writer { root, open: HashMap::new() }.write_all(entries))?;
+        Ok(Self(queue))
+    }
+}
+
+impl LogSink for BuildLogs {
+    fn write(&self, entry: LogEntry) {
+        // The thread ends only with this sender.
+        let _ = self.0.send(entry);
+    }
+}
+
+struct Writer {
+    root: PathBuf,
+    open: HashMap<PathBuf, (File, u64)>,
+}
+
+impl Writer {
+    fn write_all(mut self, entries: mpsc::Receiver<LogEntry>) {
+        for entry in entries {
+            if let Err(error) = self.write(&entry) {
+                tracing::warn!(%error, "a line of a build's log was lost");
+            }
+        }
+    }
+
+    fn write(&mut self, entry: &LogEntry) -> io::Result<()> {
+        let directory = self.root.join(encode(&entry.account.0)).join(encode(&entry.group));
+        let path = directory.join(encode(&entry.stream));
+        if !self.open.contains_key(&path) {
+            if self.open.len() >= OPEN_STREAMS {
+                self.open.clear();
+            }
+            std::fs::create_dir_all(&directory)?;
+            let file = OpenOptions::new().append(true).create(true).open(&path)?;
+            let length = file.metadata()?.len();
+            self.open.insert(path.clone(), (file, length));
+        }
+        let Some((file, length)) = self.open.get_mut(&path) else { return Ok(()) };
+        if *length >= MAX_STREAM_BYTES {
+            return Ok(());
+        }
+        let mut line = format!("{}\n", entry.line);
+        *length += line.len() as u64;
+        if *length >= MAX_STREAM_BYTES {
+            line += "[emberbox] this log is full: what follows is not kept\n";
+        }
+        file.write_all(line.as_bytes())
+    }
+}
+
+/// A name as one component of a path: everything but letters, digits, `-` and `_` as `%XX`.
+pub(crate) fn encode(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.bytes().fold(String::new(), |text, byte| match plain(byte) {
+        true => text + char::from(byte).encode_utf8(&mut [0; 4]),
+        false => text + &format!("%{byte:02X}"),
+    })
+}
+
+/// Undoes [`encode`].
+pub(crate) fn decode(component: &str) -> String {
+    let mut bytes = Vec::with_capacity(component.len());
+    let mut rest = component.as_bytes();
+    while let [first, after @ ..] = rest {
+        let coded = (*first == b'%').then(|| after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()));
+        match coded.flatten() {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The names below a directory, decoded and sorted.
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    let mut names: Vec<String> = entries.iter().map(|entry| decode(&entry.file_name().to_string_lossy())).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_name_is_a_path_and_each_comes_back() {
+        for name in ["/aws/lambda-microvms/x", "..", ".", "a%2Fb", "#é"] {
+            let component = encode(name);
+            assert!(!component.contains(['/', '.']), "{component}");
+            assert_eq!(decode(&component), name);
+        }
+    }
+
+    #[test]
+    fn a_stream_has_a_largest_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer { root: directory.path().to_path_buf(), open: HashMap::new() };
+        let account = emberbox_wire::ids::AccountId("1".into());
+        let line = "x".repeat(1024 * 1024);
+        let entry = |line: &str| LogEntry { account: account.clone(), group: "g".into(), stream: "s".into(), at: Default::default(), line: line.into() };
+        (0..40).for_each(|_| writer.write(&entry(&line)).unwrap());
+        let length = std::fs::metadata(directory.path().join("1/g/s")).unwrap().len();
+        assert!(length < MAX_STREAM_BYTES + 2 * 1024 * 1024, "{length}");
+    }
+}

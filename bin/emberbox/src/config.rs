@@ -1,0 +1,212 @@
+//! The configuration file. All of it is read and checked before anything starts; docs/configuration.md describes each member.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use emberbox_host::{EngineChoice, Registry};
+use serde::Deserialize;
+
+use crate::arguments::Serve;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub region: String,
+    pub account: String,
+    /// Where `guest/build` put the managed base.
+    pub base: PathBuf,
+    pub api: Api,
+    pub ingress: Ingress,
+    pub engine: Engine,
+    pub network: Network,
+    pub build: Build,
+    pub trust: Trust,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Api {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ingress {
+    pub port: u16,
+    /// Endpoints are `<uuid>.<domain>`; without one, loopback addresses.
+    pub domain: Option<String>,
+    /// The address to listen on, with a domain.
+    pub listen: IpAddr,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Engine {
+    pub kind: EngineKind,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EngineKind {
+    #[default]
+    Auto,
+    QemuTcg,
+    QemuKvm,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    pub pool: usize,
+    pub allow: Vec<String>,
+    pub resolvers: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Build {
+    pub parallel: usize,
+    pub timeout_seconds: u64,
+    pub registries: Vec<Registry>,
+    pub limits: emberbox_images::Limits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Trust {
+    pub ca_bundle: CaBundle,
+}
+
+/// Certificates that guests trust beside their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CaBundle {
+    /// The host's own bundle: guests trust whom the host trusts.
+    Host,
+    None,
+    File(PathBuf),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+            base: "/usr/local/lib/emberbox/base".into(),
+            api: Api::default(),
+            ingress: Ingress::default(),
+            engine: Engine::default(),
+            network: Network::default(),
+            build: Build::default(),
+            trust: Trust::default(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4700)) }
+    }
+}
+
+impl Default for Ingress {
+    fn default() -> Self {
+        Self { port: 443, domain: None, listen: Ipv4Addr::UNSPECIFIED.into() }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { pool: 4, allow: Vec::new(), resolvers: Vec::new() }
+    }
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        let limits = emberbox_images::Limits::default();
+        Self { parallel: 2, timeout_seconds: emberbox_images::DEFAULT_BUILD_TIMEOUT.as_secs(), registries: Vec::new(), limits }
+    }
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { ca_bundle: CaBundle::Host }
+    }
+}
+
+impl From<EngineKind> for EngineChoice {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Auto => Self::Auto,
+            EngineKind::QemuTcg => Self::QemuTcg,
+            EngineKind::QemuKvm => Self::QemuKvm,
+        }
+    }
+}
+
+impl Config {
+    /// The file, with what the command line says over it.
+    pub(crate) fn load(arguments: &Serve) -> anyhow::Result<Self> {
+        let mut config = match &arguments.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?
+            }
+            None => Self::default(),
+        };
+        if let Some(base) = &arguments.base {
+            config.base = base.clone();
+        }
+        config.api.listen = arguments.listen.unwrap_or(config.api.listen);
+        config.ingress.port = arguments.ingress_port.unwrap_or(config.ingress.port);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit()), "`account` must be twelve digits");
+        let in_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        ensure!(!self.region.is_empty() && self.region.bytes().all(in_region), "`region` must look like us-east-1");
+        for network in &self.network.allow {
+            ensure!(is_ipv4_network(network), "`network.allow`: {network:?} is not an IPv4 network such as 10.0.0.0/8");
+        }
+        Ok(())
+    }
+}
+
+fn is_ipv4_network(text: &str) -> bool {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    address.parse::<Ipv4Addr>().is_ok() && length.parse::<u8>().is_ok_and(|length| length <= 32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config: Config = toml::from_str("").unwrap();
+        config.check().unwrap();
+        assert_eq!((config.api.listen.port(), config.ingress.port, config.engine.kind), (4700, 443, EngineKind::Auto));
+    }
+
+    #[test]
+    fn a_misspelt_member_is_refused() {
+        assert!(toml::from_str::<Config>("[ingress]\nprot = 1").is_err());
+    }
+
+    #[test]
+    fn the_documented_example_is_valid() {
+        let text = include_str!("../../../docs/emberbox.example.toml");
+        toml::from_str::<Config>(text).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn what_would_reach_the_packet_filter_unread_is_checked() {
+        let config = Config { network: Network { allow: vec!["0.0.0.0/0 } accept".into()], ..Network::default() }, ..Config::default() };
+        assert!(config.check().is_err());
+        assert!(is_ipv4_network("10.0.0.0/8") && is_ipv4_network("192.0.2.1"));
+    }
+}

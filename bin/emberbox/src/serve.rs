@@ -1,0 +1,192 @@
+//! `emberbox serve`: constructs the parts, says that they serve, and takes them down in order.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use emberbox_api::{Server, ServerConfig};
+use emberbox_companions::{s3, sts::Sts};
+use emberbox_control::{Control, ControlConfig, EndpointSettings, accounts};
+use emberbox_host::{Host, HostHandle, LocalHost, LocalHostConfig, NetworkConfig};
+use emberbox_images::{Pipeline, Settings};
+use emberbox_ingress::{Authority, Ingress, IngressConfig, IngressMode};
+use emberbox_store::Store;
+use emberbox_wire::ids::AccountId;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::{LogForm, Serve};
+use crate::build_logs::BuildLogs;
+use crate::config::Config;
+use crate::environment::Endpoint;
+use crate::parts::{Artifacts, ControlOperations, StoredKeys};
+use crate::trust;
+
+pub(crate) const DATABASE: &str = "emberbox.db";
+pub(crate) const ENDPOINT: &str = "endpoint.json";
+pub(crate) const LOGS: &str = "logs";
+const LOCK: &str = "lock";
+
+pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
+    start_log(arguments.log);
+    let config = Config::load(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(&arguments.data.data, config));
+    // Blocking file work that nobody waits for any more does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome
+}
+
+fn start_log(form: LogForm) {
+    let filter = EnvFilter::try_from_env("EMBERBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match form {
+        LogForm::Text => log.init(),
+        LogForm::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
+    let _lock = claim(data)?;
+    raise_open_files();
+    let store = Store::open(&data.join(DATABASE)).await.context("could not open the records")?;
+    let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
+    let host = start_host(data, &config).await?;
+    let tokens = accounts::token_keys(&store).await.context("could not load or make the key of endpoint tokens")?;
+    let keys = Arc::new(StoredKeys(store.clone()));
+    let (s3, artifacts) = s3::service(data.join("s3"), &config.region, keys.clone()).context("could not open the buckets")?;
+    let builder = Pipeline::new(Arc::new(Artifacts(artifacts)), host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
+    let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
+
+    // Control names endpoints by the port, and ingress asks control: the port is claimed first.
+    let listener = TcpListener::bind(config.api.listen).await.with_context(|| format!("could not listen on {}", config.api.listen))?;
+    let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
+    let control_config = control_config(&config, pending.port());
+    let control = Control::start(control_config, store.clone(), host, Arc::new(builder), tokens.clone(), logs).await.context("could not start")?;
+    let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
+    let server = Server::new(ServerConfig::new(&config.region), keys, Arc::new(ControlOperations(control.clone())))?
+        .with_sts(Arc::new(Sts))
+        .with_s3(Arc::new(s3));
+
+    let endpoint = Endpoint {
+        api: format!("http://{}", listener.local_addr()?),
+        ingress_port: ingress.port(),
+        region: config.region.clone(),
+        account: config.account.clone(),
+        ca: authority.certificate_path().to_path_buf(),
+        ca_bundle: trust::write_client_bundle(authority.certificate_path())?,
+        pid: std::process::id(),
+    };
+    announce(data, &endpoint)?;
+    let stop = CancellationToken::new();
+    let serving = async { tokio::join!(server.serve(listener, stop.cancelled()), ingress.run(stop.cancelled())) };
+    tokio::pin!(serving);
+    tokio::select! {
+        _ = &mut serving => {}
+        asked = asked_to_stop() => {
+            asked?;
+            tracing::info!("stopping: requests under way are finished, MicroVMs go on");
+            stop.cancel();
+            serving.await;
+        }
+    }
+    control.shutdown().await;
+    store.close().await;
+    Ok(())
+}
+
+/// One daemon to a data directory.
+fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(data).with_context(|| format!("could not make {}", data.display()))?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).with_context(|| format!("could not protect {}", data.display()))?;
+    let file = File::create(data.join(LOCK)).with_context(|| format!("could not open the lock in {}", data.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
+}
+
+/// Each MicroVM and each connection needs a few descriptors.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host>> {
+    let network = NetworkConfig {
+        pool: config.network.pool,
+        allow: config.network.allow.clone(),
+        resolvers: config.network.resolvers.clone(),
+    };
+    let host = LocalHost::start(LocalHostConfig {
+        data: data.join("host"),
+        base: config.base.clone(),
+        engine: config.engine.kind.into(),
+        network,
+        extra_ca_pem: trust::for_guests(&config.trust.ca_bundle)?,
+    });
+    Ok(Arc::new(HostHandle(host.await?)))
+}
+
+fn build_settings(data: &Path, config: &Config) -> Settings {
+    Settings {
+        limits: config.build.limits.clone(),
+        registries: config.build.registries.clone(),
+        work_dir: data.join("builds"),
+        build_timeout: Duration::from_secs(config.build.timeout_seconds),
+    }
+}
+
+fn ingress_config(config: &Config) -> IngressConfig {
+    let mode = match &config.ingress.domain {
+        Some(domain) => IngressMode::Domain { domain: domain.clone(), listen: config.ingress.listen },
+        None => IngressMode::Loopback,
+    };
+    IngressConfig::new(config.ingress.port, mode)
+}
+
+fn control_config(config: &Config, port: u16) -> ControlConfig {
+    let endpoint = match &config.ingress.domain {
+        Some(domain) => EndpointSettings::Domain { domain: domain.clone(), port },
+        None => EndpointSettings::Loopback { port },
+    };
+    ControlConfig {
+        region: config.region.clone(),
+        default_account: AccountId(config.account.clone()),
+        endpoint,
+        parallel_builds: config.build.parallel,
+    }
+}
+
+/// Tells the commands around the daemon where it serves, and the person who started it what to do next.
+fn announce(data: &Path, endpoint: &Endpoint) -> anyhow::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(data)?;
+    file.write_all(&serde_json::to_vec_pretty(endpoint)?)?;
+    file.persist(data.join(ENDPOINT)).context("could not write endpoint.json")?;
+    let data_flag = match data == Path::new(crate::arguments::DEFAULT_DATA) {
+        true => String::new(),
+        false => format!(" --data {}", data.display()),
+    };
+    println!("Emberbox serves the AWS API at {}", endpoint.api);
+    println!("  CA of the MicroVMs' HTTPS endpoints: {}", endpoint.ca.display());
+    println!("  use it from a shell with any AWS tool: eval \"$(emberbox env{data_flag})\"");
+    Ok(())
+}
+
+async fn asked_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
