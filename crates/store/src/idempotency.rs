@@ -34,7 +34,7 @@ pub enum Commit {
 impl Store {
     /// The answer a token has been given before, as [`Commit::Replayed`] or [`Commit::TokenReused`].
     pub async fn replay(&self, token: &ClientToken) -> Result<Option<Commit>, StoreError> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.reader.begin().await?;
         earlier(&mut transaction, Some(token)).await
     }
 

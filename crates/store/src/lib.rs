@@ -66,9 +66,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
+        let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
         sqlx::migrate!().run(&writer).await?;
-        let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(StoreError::Open)?;
+        let reader = pool(READERS).connect_with(options).await.map_err(StoreError::Open)?;
         Ok(Self { writer, reader })
     }
 
@@ -76,8 +76,7 @@ impl Store {
     pub async fn in_memory() -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(StoreError::Open)?.foreign_keys(true);
         // One connection that is never replaced: each connection to `:memory:` is a database of its own.
-        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-        let writer = pool.connect_with(options).await.map_err(StoreError::Open)?;
+        let writer = pool(1).connect_with(options).await.map_err(StoreError::Open)?;
         sqlx::migrate!().run(&writer).await?;
         Ok(Self { reader: writer.clone(), writer })
     }
@@ -87,4 +86,14 @@ impl Store {
         self.reader.close().await;
         self.writer.close().await;
     }
+}
+
+/// So many connections, opened at once and kept: a request never pays for opening a file, and a file has no connection to lose.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(connections)
+        .max_connections(connections)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
 }

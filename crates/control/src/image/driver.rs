@@ -24,11 +24,8 @@ pub(crate) fn build(core: &Arc<Core>, image: ImageRecord, version: VersionRecord
     let task = Build { core: core.clone(), image, version, build };
     core.tasks.spawn(
         async move {
-            let stop = task.core.stop.clone();
-            // Dropped at shutdown: the next start finds it PENDING and queues it again, or IN_PROGRESS and says that it failed.
-            let Some(result) = stop.run_until_cancelled(task.run()).await else { return };
-            if let Err(error) = result {
-                tracing::error!(error = &error as &dyn std::error::Error, "the end of a build could not be written");
+            if let Err(error) = task.run().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "a build could not be written");
             }
         }
         .instrument(span),
@@ -43,15 +40,24 @@ struct Build {
 }
 
 impl Build {
+    /// A stop of the daemon ends the wait for a place and drops the builder's work, never a write: the next start finds the build PENDING and queues
+    /// it again, or IN_PROGRESS and says that it failed.
     async fn run(&self) -> Result<(), StoreError> {
+        let stop = &self.core.stop;
         let mut clock = Stopwatch::start();
-        let _place = self.core.builds.acquire().await.expect("the semaphore is never closed");
+        let Some(place) = stop.run_until_cancelled(self.core.builds.acquire()).await else { return Ok(()) };
+        let _place = place.expect("the semaphore is never closed");
+        if stop.is_cancelled() {
+            // The place is that of a build the same stop has dropped.
+            return Ok(());
+        }
         clock.step("queue_wait");
         self.core.store.write_build(&self.in_progress()).await?;
         clock.step("record_written");
-        let result = AssertUnwindSafe(self.ask_builder()).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+        let work = AssertUnwindSafe(self.ask_builder()).catch_unwind();
+        let Some(result) = stop.run_until_cancelled(work).await else { return Ok(()) };
         clock.skip();
-        let outcome = match result {
+        let outcome = match result.unwrap_or_else(|_| Err(panicked())) {
             Ok(built) => self.succeeded(&clock, &built),
             Err(failure) => self.failed(&clock, &failure),
         };

@@ -30,7 +30,7 @@ use crate::timings::Stopwatch;
 /// No call to the host takes longer: the longest hook is 60 s and the slowest disk writes a guest's memory in a few minutes. Beyond it the host is
 /// taken to have forgotten the call, and the MicroVM is stopped.
 const HOST_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// Pauses before a failed stop is tried again; then what is left is the orphans' reconciler's.
+/// Pauses before a failed stop is tried again; then it is TERMINATED and what is left the orphans' reconciler's.
 const STOP_RETRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
 
 type Work = Pin<Box<dyn Future<Output = Result<StepTimings, HostError>> + Send>>;

@@ -47,8 +47,12 @@ impl Traffic for Control {
     }
 
     async fn connect(&self, microvm: MicrovmId, port: u16) -> Result<Box<dyn GuestStream>, TrafficError> {
-        let not_running = || TrafficError::NotRunning("it has been terminated".into());
-        let handle = self.core().microvms.get(microvm).ok_or_else(not_running)?;
+        let Some(handle) = self.core().microvms.get(microvm) else {
+            return Err(match self.core().stop.is_cancelled() {
+                true => TrafficError::Unreachable("Emberbox is stopping".into()),
+                false => TrafficError::NotRunning("it has been terminated".into()),
+            });
+        };
         if !connectors::serve_http(&self.core().config.region, &handle.settings.ingress_network_connectors) {
             return Err(TrafficError::NotRunning("it has no HTTP_INGRESS network connector".into()));
         }

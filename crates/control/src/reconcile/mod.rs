@@ -5,7 +5,7 @@
 mod exits;
 mod expiry;
 mod idle;
-mod orphans;
+pub(crate) mod orphans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::image;
 const TICK: Duration = Duration::from_secs(1);
 /// Old client tokens are forgotten this often: they are small, and a day old.
 const ROUNDS_BETWEEN_FORGETTING: u32 = 600;
+/// A stop that failed again and again is tried again this often.
+const ROUNDS_BETWEEN_SWEEPS: u32 = 60;
 
 /// Puts records and machines in agreement, then begins the reconcilers' tasks.
 pub(crate) async fn start(core: &Arc<Core>) -> Result<(), StartError> {
@@ -43,6 +45,9 @@ async fn by_the_clock(core: Arc<Core>) {
             if !expiry::reconcile(&core, &handle) {
                 idle::reconcile(&core, &handle);
             }
+        }
+        if round % ROUNDS_BETWEEN_SWEEPS == ROUNDS_BETWEEN_SWEEPS - 1 {
+            orphans::sweep(&core).await;
         }
         if round.is_multiple_of(ROUNDS_BETWEEN_FORGETTING) {
             expiry::forget_client_tokens(&core).await;

@@ -1,4 +1,5 @@
 //! Agreement of records and machines after a restart: what was begun is finished or undone, what runs is adopted, what nobody owns is stopped.
+//! Now and then, also, the machine of a TERMINATED MicroVM that could not be stopped in its time.
 //!
 //! | record | machine running | suspended | lost or gone |
 //! |---|---|---|---|
@@ -14,8 +15,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use emberbox_host::{MachineId, MachineStatus, StopMachine};
+use emberbox_host::{Machine, MachineId, MachineStatus, StopMachine};
 use emberbox_store::{MicrovmRecord, Phase};
+use emberbox_wire::ids::MicrovmId;
 
 use crate::control::{Core, StartError};
 use crate::microvm::driver::{self, Start};
@@ -62,6 +64,26 @@ pub(crate) async fn reconcile(core: &Arc<Core>) -> Result<(), StartError> {
                 tracing::error!(%machine, error = &error as &dyn std::error::Error, "a machine without a record could not be stopped");
             }
         });
+    }
+    Ok(())
+}
+
+/// Stops machines of MicroVMs that are TERMINATED, whose stop had failed. Others without a record may be a build's.
+pub(crate) async fn sweep(core: &Core) {
+    if let Err(error) = try_sweep(core).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "left-over machines could not be looked for");
+    }
+}
+
+async fn try_sweep(core: &Core) -> Result<(), StartError> {
+    for Machine { machine, .. } in core.host.inventory().await? {
+        let id = MicrovmId(machine.0);
+        let terminated =
+            core.microvms.get(id).is_none() && core.store.microvm(id).await?.is_some_and(|record| record.phase == Phase::Terminated);
+        if terminated {
+            tracing::warn!(microvm = %id, "the machine of a terminated MicroVM is stopped");
+            core.host.stop(StopMachine { machine, terminate: None }).await?;
+        }
     }
     Ok(())
 }

@@ -180,6 +180,21 @@ async fn a_failing_stop_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_a_failed_stop_left_is_swept_and_a_builds_machine_is_not() {
+    let world = World::with_image().await;
+    let id = world.running(json!({})).await;
+    world.change("TerminateMicrovm", id).await;
+    world.state(id, "TERMINATED").await;
+    let (left, living, builds) =
+        (World::machine(id), World::machine(world.running(json!({})).await), emberbox_host::MachineId(uuid::Uuid::new_v4()));
+    world.parts.host.put(left, MachineStatus::Lost);
+    world.parts.host.put(builds, MachineStatus::Running);
+    crate::reconcile::orphans::sweep(world.control.core()).await;
+    let status = |machine| world.parts.host.status(machine);
+    assert_eq!((status(left), status(living), status(builds)), (None, Some(MachineStatus::Running), Some(MachineStatus::Running)));
+}
+
+#[tokio::test]
 async fn a_client_token_makes_one_microvm() {
     let world = World::with_image().await;
     let request = json!({"imageIdentifier": ARN, "clientToken": "t", "runHookPayload": "p"});

@@ -6,6 +6,7 @@ mod images;
 mod microvms;
 mod restart;
 mod shapes;
+mod storm;
 mod timers;
 mod traffic;
 
