@@ -148,7 +148,10 @@ async fn follow(booted: &Booted, command: Command, output: &OutputSink, steps: &
     loop {
         match exchange.next().await? {
             Reply::Log(LogLine { text, .. }) => seen.line(text, output, steps),
-            Reply::Exited { code: 0 } => return seen.config(),
+            Reply::Exited { code: 0 } => {
+                steps.mark(seen.step.as_deref().unwrap_or("script"));
+                return seen.config();
+            }
             Reply::Exited { .. } if started.elapsed() >= limit => return Err(HostError::BuildTimedOut { limit }),
             Reply::Exited { .. } => return Err(seen.failure()),
             _ => return Err(AgentError::Unexpected.into()),

@@ -8,8 +8,9 @@ use emberbox_agent_protocol::GUEST_MAC;
 use super::Accelerator;
 use crate::engine::{Boot, DiskFormat, DiskLayer, Restore, VmDisk, VmSpec};
 
-/// Upper bound of TCG's translation cache: without it QEMU's own memory grows past 1 GB.
-const TRANSLATION_CACHE_MIB: u32 = 128;
+/// Upper bound of TCG's translation cache: without it QEMU's own memory grows past 1 GB. A sixteenth of the guest's memory, within these bounds, keeps
+/// what a compiler or a package manager runs translated.
+const TRANSLATION_CACHE_MIB: std::ops::RangeInclusive<u32> = 128..=512;
 
 /// The path that `private_memory.c` answers to.
 const PRIVATE_MEMORY_PATH: &str = "/emberbox/memory";
@@ -38,7 +39,8 @@ impl QemuCommand {
             .arg("-global", "virtio-mmio.force-legacy=false");
         match accelerator {
             Accelerator::Tcg => {
-                this.arg("-accel", &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}")).arg("-cpu", accelerator.cpu_model())
+                let cache = (spec.shape.memory_mib / 16).clamp(*TRANSLATION_CACHE_MIB.start(), *TRANSLATION_CACHE_MIB.end());
+                this.arg("-accel", &format!("tcg,thread=multi,tb-size={cache}")).arg("-cpu", accelerator.cpu_model())
             }
             Accelerator::Kvm { .. } => this.arg("-accel", "kvm").arg("-cpu", accelerator.cpu_model()),
         };
@@ -85,7 +87,8 @@ impl QemuCommand {
         self.arg("-object", &format!("memory-backend-file,id=ram,size={mib}M,share=on,mem-path={path}"))
     }
 
-    /// The layers from the last backing file up, then the device.
+    /// The layers from the last backing file up, then the device. A guest's flushes do not reach the host's disk: a machine that runs is lost with the
+    /// host's power anyway, and whoever keeps a disk beyond its machine (suspend, capture) syncs the file.
     fn disk(&mut self, disk: VmDisk) {
         let serial = disk.serial;
         let mut backing: Option<String> = None;
@@ -96,7 +99,7 @@ impl QemuCommand {
             let (protocol, node) = (format!("{serial}{depth}-file"), format!("{serial}{depth}"));
             self.arg("-add-fd", &format!("fd={set},set={set}")).arg(
                 "-blockdev",
-                &format!("driver=file,node-name={protocol},filename=/dev/fdset/{set},read-only={read_only},locking=off,discard=unmap"),
+                &format!("driver=file,node-name={protocol},filename=/dev/fdset/{set},read-only={read_only},locking=off,discard=unmap,cache.no-flush=on"),
             );
             let driver = match format {
                 DiskFormat::Raw => format!("driver=raw,node-name={node},file={protocol},read-only={read_only},discard=unmap"),
