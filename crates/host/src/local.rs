@@ -82,6 +82,14 @@ pub(crate) struct Running {
     pub cell: Cell,
 }
 
+impl Running {
+    /// Ends the process and takes its cell away.
+    pub(crate) async fn end(&self) {
+        self.vm.stop().await;
+        self.cell.dismantle().await;
+    }
+}
+
 impl LocalHost {
     /// Prepares everything and adopts the machines that a former daemon left running.
     pub async fn start(config: LocalHostConfig) -> Result<Arc<Self>, StartError> {
@@ -128,6 +136,7 @@ impl LocalHost {
         let host = Arc::downgrade(self);
         tokio::spawn(async move {
             let output = running.vm.ended().await;
+            running.cell.dismantle().await;
             let Some(host) = host.upgrade() else { return };
             if host.remove_if(machine, &running) {
                 let reason = format!("the virtual machine process ended: {output}");

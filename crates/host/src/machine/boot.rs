@@ -25,7 +25,7 @@ pub(super) struct Booted {
     pub vm: Arc<dyn Vm>,
     pub agent: AgentLink,
     /// Kept for as long as the machine runs.
-    _cell: Cell,
+    cell: Cell,
 }
 
 pub(super) struct BootSpec {
@@ -49,17 +49,23 @@ pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, Hos
     let vm_spec = VmSpec { shape: spec.shape, uid, namespace: cell.namespace.clone(), tap, disks: spec.disks, directory: spec.directory };
     let vm = host.engine.boot(vm_spec, boot).await?;
     let agent = host.agent(&cell);
-    let booted = Booted { vm, agent, _cell: cell };
+    let booted = Booted { vm, agent, cell };
     match booted.answers().await {
         Ok(()) => Ok(booted),
         Err(error) => {
-            booted.vm.stop().await;
+            booted.end().await;
             Err(error)
         }
     }
 }
 
 impl Booted {
+    /// Ends the process and takes its cell away.
+    pub(super) async fn end(&self) {
+        self.vm.stop().await;
+        self.cell.dismantle().await;
+    }
+
     /// Waits for the agent.
     async fn answers(&self) -> Result<(), HostError> {
         let asked = async {

@@ -67,7 +67,7 @@ async fn build_steps(
         Ok(_) => booted.vm.pause().await.map_err(HostError::from),
         Err(_) => Ok(()),
     };
-    booted.vm.stop().await;
+    booted.end().await;
     synced?;
     let config = built?;
     steps.mark("end");

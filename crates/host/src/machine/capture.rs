@@ -60,7 +60,7 @@ async fn capture_steps(
     let booted = boot_application(host, request, image, &new).await?;
     steps.mark("boot");
     let captured = capture_running(host, request, &booted, &new, output, steps).await;
-    booted.vm.stop().await;
+    booted.end().await;
     captured?;
     finish(host, request, image, &new).await?;
     steps.mark("finish");
@@ -205,7 +205,7 @@ async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFi
             };
             let hook = HookName::Validate.request(call, String::new());
             let outcome = restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await;
-            running.vm.stop().await;
+            running.end().await;
             outcome
         }
         Err(error) => Err(error),

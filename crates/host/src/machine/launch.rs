@@ -51,7 +51,7 @@ async fn launch_steps(
     let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
     let running = restore::start(host, copy, steps).await?;
     if let Err(error) = thaw(host, request, &running, steps).await {
-        running.vm.stop().await;
+        running.end().await;
         return Err(error);
     }
     Ok(running)

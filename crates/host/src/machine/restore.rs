@@ -52,7 +52,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Ste
     let running = Arc::new(Running { image: copy.image.clone(), vm, cell });
     let record = MachineRecord { image: copy.image.clone(), process: Some(process) };
     if let Err(error) = record.write(copy.files) {
-        running.vm.stop().await;
+        running.end().await;
         return Err(HostError::internal("record the machine's process")(error));
     }
     steps.mark("process");

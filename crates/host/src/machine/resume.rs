@@ -44,7 +44,7 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
         }
         Err(error) => {
             // The application is frozen until the agent has answered: its disk has not moved, and the snapshot is still good.
-            running.vm.stop().await;
+            running.end().await;
             put_back(&files);
             Err(error)
         }

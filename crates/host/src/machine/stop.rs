@@ -18,7 +18,7 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
             steps.mark("terminate_hook");
         }
         host.remove(request.machine);
-        running.vm.stop().await;
+        running.end().await;
         steps.mark("process_end");
     }
     remove_directory(&host.layout.machine(request.machine).0).map_err(HostError::internal("delete a machine's files"))?;

@@ -11,7 +11,8 @@ use super::{NetworkError, rules, tools};
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::tap;
 
-/// The world of one machine. Dropping it takes its devices away once the machine's process is gone too.
+/// The world of one machine. Dropping an unused one takes it away; one that was used outlives the daemon with its machine, and is taken away by
+/// [`Cell::dismantle`] when that has ended.
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub namespace: NetworkNamespace,
@@ -19,6 +20,8 @@ pub(crate) struct Cell {
     pub number: u32,
     /// Handed to the machine's process. Absent in an adopted cell, whose process holds it.
     pub tap: Option<OwnedFd>,
+    /// The host's end of its link.
+    interface: String,
     _dns: DnsRelay,
 }
 
@@ -37,15 +40,38 @@ impl Cell {
         tools::ip(None, &host_end(link))?;
         tools::ip(Some(&namespace), &format!("route add default via {}\n", link.host))?;
         let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
-        Ok(Self { namespace, number: link.number, tap: Some(tap), _dns: dns })
+        Ok(Self { namespace, number: link.number, tap: Some(tap), interface: link.interface.clone(), _dns: dns })
     }
 
     /// Takes over the cell of a living process after a restart of the daemon.
-    pub(crate) fn adopt(pid: i32, number: u32, resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
+    pub(super) fn adopt(pid: i32, link: &Link, resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
         let namespace =
             NetworkNamespace::of_process(pid).map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
         let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
-        Ok(Self { namespace, number, tap: None, _dns: dns })
+        Ok(Self { namespace, number: link.number, tap: None, interface: link.interface.clone(), _dns: dns })
+    }
+
+    /// Takes the link away. The namespace alone would do so only when the last connection in it is given up, minutes after the guest's sudden end.
+    pub(crate) async fn dismantle(&self) {
+        let interface = self.interface.clone();
+        // Fails only when the daemon stops, which takes the rest away.
+        let _ = tokio::task::spawn_blocking(move || remove_link(&interface)).await;
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if self.tap.is_some() {
+            remove_link(&self.interface);
+        }
+    }
+}
+
+fn remove_link(interface: &str) {
+    if std::path::Path::new("/sys/class/net").join(interface).exists()
+        && let Err(error) = tools::ip(None, &format!("link del {interface}\n"))
+    {
+        tracing::debug!(error = &error as &dyn std::error::Error, interface, "a cell's link was gone before it was taken away");
     }
 }
 

@@ -82,7 +82,7 @@ impl CellPool {
     }
 
     pub(crate) fn adopt(&self, pid: i32, number: u32) -> Result<Cell, NetworkError> {
-        Cell::adopt(pid, number, &self.factory.resolvers, &self.factory.runtime)
+        Cell::adopt(pid, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
     }
 }
 
