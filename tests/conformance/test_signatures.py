@@ -46,7 +46,7 @@ def test_no_signature(daemon):
 
 def test_a_changed_body(daemon):
     """A signature is good for one body."""
-    client = daemon.client("lambda-microvms")
+    client = daemon.new_client("lambda-microvms")
     # After signing, before sending.
     client.meta.events.register("before-send.*", lambda request, **_: setattr(request, "body", request.body.replace(b"first", b"other")))
     refused(lambda: client.tag_resource(Resource=f"arn:aws:lambda:us-east-1:{daemon.endpoint()['account']}:microvm-image:x", Tags={"k": "first"}),

@@ -16,6 +16,8 @@ from support.waiting import until
 AGENT, AGENT_PORT, METADATA = "169.254.169.249", 61001, "169.254.169.254"
 DNS = "169.254.169.253"
 TIMEOUT_MS = 1000
+# Where a mirror may well be and a guest may not go unless the operator says so.
+NOT_FOR_GUESTS = ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_not_another_microvm(daemon, pair):
     prefix = leaks.network_prefix(daemon.data)
     hosts = [address for address, name in addresses_of_this_host().items() if name.startswith(prefix)]
     assert len(hosts) >= 2
-    for host in hosts[:8]:
+    for host in [hosts[0], hosts[-1], *hosts[1:-1][:2]]:
         for address in (host, ipaddress.ip_address(host) + 1):
             for port in (8080, 9090, AGENT_PORT):
                 assert connect(pair[0], address, port) != "ok", (address, port)
@@ -143,7 +145,7 @@ def mirror():
 
 def test_tcp_to_the_internet(guest):
     address = mirror()
-    if not ipaddress.ip_address(address).is_global:
+    if any(ipaddress.ip_address(address) in ipaddress.ip_network(network) for network in NOT_FOR_GUESTS):
         pytest.skip(f"deb.debian.org IS {address} HERE, A PRIVATE ADDRESS, which guests may not reach: egress was not tested")
     assert guest.get(f"/connect?host={address}&port=80&timeout_ms=10000")["result"] == "ok"
 

@@ -31,7 +31,7 @@ class Daemon:
         self.log = self.directory / "daemon.log"
         # Kept over restarts, so that endpoints stay what they were.
         self.listen, self.ingress_port = f"127.0.0.1:{free_port()}", free_port()
-        self.process, self._environment = None, None
+        self.process, self._environment, self._clients = None, None, {}
 
     def start(self):
         binary = paths.require(paths.EMBERBOX, "run `make build`")
@@ -61,6 +61,11 @@ class Daemon:
     def endpoint(self):
         path = self.data / "endpoint.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+    def restart(self, how):
+        """`how` is `stop` or `kill`."""
+        getattr(self, how)()
+        return self.start()
 
     def stop(self):
         """SIGTERM; MicroVMs go on."""
@@ -97,6 +102,12 @@ class Daemon:
 
     def client(self, service, **options):
         """A boto3 client whose every answer is held against the service's model."""
+        key = (service, *sorted(options.items()))
+        if key not in self._clients:
+            self._clients[key] = self.new_client(service, **options)
+        return self._clients[key]
+
+    def new_client(self, service, **options):
         import boto3
         from botocore.config import Config
 

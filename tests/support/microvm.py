@@ -26,6 +26,7 @@ class Microvm:
     def __init__(self, daemon, answer):
         self.daemon, self.client, self.answer = daemon, daemon.microvms, answer
         self.id, self.host = answer["microvmId"], answer["endpoint"]
+        self.host_name = self.id.removeprefix("microvm-")
         self.tokens, self.session = {}, requests.Session()
         self.session.trust_env, self.session.verify = False, daemon.endpoint()["ca"]
 
@@ -88,7 +89,7 @@ class Microvm:
 
     @property
     def directory(self):
-        return self.daemon.data / "host/machines" / self.id.removeprefix("microvm-")
+        return self.daemon.data / "host/machines" / self.host_name
 
     def process(self):
         """The process id of its virtual machine, None when there is none."""

@@ -1,0 +1,66 @@
+"""The daemon ends, orderly or not, and comes back: MicroVMs, images and files are there."""
+import pytest
+
+from support.microvm import AUTO_RESUME, run
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_microvms_outlive_the_daemon(daemon, probe, how):
+    with run(daemon, probe) as running, run(daemon, probe, idlePolicy=AUTO_RESUME) as suspended:
+        for microvm in (running, suspended):
+            microvm.counter = microvm.get("/counter?add=7")["counter"]
+            microvm.checksum = microvm.get("/touch?mib=20")["checksum"]
+            microvm.request("PUT", "/files/kept", data=b"kept")
+            microvm.token()
+        suspended.suspend()
+        process, boot = running.process(), running.get("/boot-id")
+        images = daemon.microvms.list_microvm_images()["items"]
+
+        daemon.restart(how)
+
+        assert daemon.microvms.list_microvm_images()["items"] == images
+        assert (running.state, suspended.state) == ("RUNNING", "SUSPENDED")
+        assert running.process() == process and suspended.process() is None
+        assert running.get("/boot-id") == boot
+        # The request wakes the suspended one; tokens minted before are still good.
+        for microvm in (running, suspended):
+            assert microvm.get("/counter?add=0")["counter"] == microvm.counter
+            touched = microvm.get("/touched")
+            assert touched["intact"] and touched["checksum"] == microvm.checksum
+            assert microvm.request("GET", "/files/kept").content == b"kept"
+        # An adopted one is as good as any other.
+        running.suspend().resume()
+        assert running.get("/counter?add=0")["counter"] == running.counter
+        assert running.get("/resolve?name=deb.debian.org&timeout_ms=10000")["server"] == "169.254.169.253"
+
+
+def test_a_process_that_died_meanwhile_is_noticed(daemon, probe):
+    import os
+    import signal
+    with run(daemon, probe) as microvm:
+        process = microvm.process()
+        daemon.kill()
+        os.kill(process, signal.SIGKILL)
+        daemon.start()
+        microvm.wait("TERMINATED")
+        assert microvm.describe()["stateReason"]
+
+
+def test_a_process_that_dies_is_noticed(daemon, probe):
+    import os
+    import signal
+    with run(daemon, probe) as microvm:
+        os.kill(microvm.process(), signal.SIGKILL)
+        microvm.wait("TERMINATED")
+        assert microvm.describe()["stateReason"]
+        assert microvm.request("GET", "/", token=microvm.token() if microvm.tokens else "x").status_code in (403, 502)
+
+
+def test_one_daemon_to_a_directory(daemon):
+    import subprocess
+
+    from support import paths
+    second = subprocess.run([paths.EMBERBOX, "serve", "--data", daemon.data, "--base", paths.BASE, "--listen", "127.0.0.1:0", "--ingress-port", "0"],
+                            capture_output=True, text=True, timeout=30)
+    assert second.returncode and "another daemon serves from" in second.stderr
+    assert daemon.serves()
