@@ -19,6 +19,8 @@ fn main() {
     match status {
         Ok(status) if status.success() => {}
         Ok(status) => panic!("{compiler} could not compile {SOURCE}: {status}"),
-        Err(error) => panic!("{compiler} could not be started ({error}): install a C compiler, for instance `apt-get install gcc libc6-dev`"),
+        Err(error) => {
+            panic!("{compiler} could not be started ({error}): install a C compiler, for instance `apt-get install gcc libc6-dev`")
+        }
     }
 }

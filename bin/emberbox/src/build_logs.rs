@@ -132,7 +132,13 @@ mod tests {
         let mut writer = Writer { root: directory.path().to_path_buf(), open: HashMap::new() };
         let account = emberbox_wire::ids::AccountId("1".into());
         let line = "x".repeat(1024 * 1024);
-        let entry = |line: &str| LogEntry { account: account.clone(), group: "g".into(), stream: "s".into(), at: Default::default(), line: line.into() };
+        let entry = |line: &str| LogEntry {
+            account: account.clone(),
+            group: "g".into(),
+            stream: "s".into(),
+            at: emberbox_store::UnixMillis(0),
+            line: line.into(),
+        };
         (0..40).for_each(|_| writer.write(&entry(&line)).unwrap());
         let length = std::fs::metadata(directory.path().join("1/g/s")).unwrap().len();
         assert!(length < MAX_STREAM_BYTES + 2 * 1024 * 1024, "{length}");

@@ -62,14 +62,16 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     let tokens = accounts::token_keys(&store).await.context("could not load or make the key of endpoint tokens")?;
     let keys = Arc::new(StoredKeys(store.clone()));
     let (s3, artifacts) = s3::service(data.join("s3"), &config.region, keys.clone()).context("could not open the buckets")?;
-    let builder = Pipeline::new(Arc::new(Artifacts(artifacts)), host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
+    let builder =
+        Pipeline::new(Arc::new(Artifacts(artifacts)), host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
     let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
 
     // Control names endpoints by the port, and ingress asks control: the port is claimed first.
     let listener = TcpListener::bind(config.api.listen).await.with_context(|| format!("could not listen on {}", config.api.listen))?;
     let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
     let control_config = control_config(&config, pending.port());
-    let control = Control::start(control_config, store.clone(), host, Arc::new(builder), tokens.clone(), logs).await.context("could not start")?;
+    let control =
+        Control::start(control_config, store.clone(), host, Arc::new(builder), tokens.clone(), logs).await.context("could not start")?;
     let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
     let server = Server::new(ServerConfig::new(&config.region), keys, Arc::new(ControlOperations(control.clone())))?
         .with_sts(Arc::new(Sts))
@@ -106,7 +108,8 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
 fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(data).with_context(|| format!("could not make {}", data.display()))?;
-    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700)).with_context(|| format!("could not protect {}", data.display()))?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("could not protect {}", data.display()))?;
     let file = File::create(data.join(LOCK)).with_context(|| format!("could not open the lock in {}", data.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
@@ -121,11 +124,8 @@ fn raise_open_files() {
 }
 
 async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host>> {
-    let network = NetworkConfig {
-        pool: config.network.pool,
-        allow: config.network.allow.clone(),
-        resolvers: config.network.resolvers.clone(),
-    };
+    let network =
+        NetworkConfig { pool: config.network.pool, allow: config.network.allow.clone(), resolvers: config.network.resolvers.clone() };
     let host = LocalHost::start(LocalHostConfig {
         data: data.join("host"),
         base: config.base.clone(),

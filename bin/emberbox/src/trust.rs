@@ -7,8 +7,7 @@ use anyhow::Context;
 use crate::config::CaBundle;
 
 /// Where distributions keep the bundle of the certificates they trust.
-const HOST_BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+const HOST_BUNDLES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// What builds and applications trust beside their own bundle.
 pub(crate) fn for_guests(choice: &CaBundle) -> anyhow::Result<String> {

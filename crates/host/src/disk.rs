@@ -30,7 +30,10 @@ pub(crate) async fn create_overlay(path: &Path, backing: &Path, format: DiskForm
 pub(crate) async fn create_from_directory(path: &Path, directory: &Path, bytes: u64) -> Result<(), HostError> {
     create_blank(path, bytes).map_err(HostError::internal("make a disk"))?;
     let mut command = Command::new("mke2fs");
-    command.args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1,root_owner=0:0", "-m", "0", "-d"]).arg(directory).arg(path);
+    command
+        .args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1,root_owner=0:0", "-m", "0", "-d"])
+        .arg(directory)
+        .arg(path);
     run(command, "mke2fs", "e2fsprogs").await
 }
 
@@ -45,9 +48,11 @@ pub(crate) fn size_for(content: u64, entries: u64) -> u64 {
 pub(crate) fn open_layers(layers: &[(&Path, DiskFormat)], read_only: bool) -> io::Result<Vec<DiskLayer>> {
     let open = |(depth, (path, format)): (usize, &(&Path, DiskFormat))| {
         let write = depth == 0 && !read_only;
-        let file = OpenOptions::new().read(true).write(write).open(path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        })?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(write)
+            .open(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         Ok(DiskLayer { format: *format, file })
     };
     layers.iter().enumerate().map(open).collect()

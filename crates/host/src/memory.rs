@@ -134,7 +134,7 @@ pub(crate) fn read_runs(path: &Path, length: u64) -> io::Result<Vec<Run>> {
     let mut runs = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let run = Run { offset: number(&pair[..8]), length: number(&pair[8..]) };
-        let aligned = run.offset % PAGE == 0 && run.length % PAGE == 0 && run.length > 0;
+        let aligned = run.offset.is_multiple_of(PAGE) && run.length.is_multiple_of(PAGE) && run.length > 0;
         let next = run.offset.checked_add(run.length).filter(|next| aligned && run.offset >= end && *next <= length);
         end = next.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the list of memory runs is damaged"))?;
         runs.push(run);
@@ -179,7 +179,10 @@ mod tests {
         write_runs(&path, &[run(1, 2), run(7, 1)]).unwrap();
         assert_eq!(read_runs(&path, 8 * PAGE).unwrap(), [run(1, 2), run(7, 1)]);
         assert!(read_runs(&path, 7 * PAGE).is_err(), "beyond the end of memory");
-        for damaged in [vec![0u8; 15], [run(3, 1), run(2, 1)].iter().flat_map(|r| [r.offset.to_le_bytes(), r.length.to_le_bytes()]).flatten().collect()] {
+        for damaged in [
+            vec![0u8; 15],
+            [run(3, 1), run(2, 1)].iter().flat_map(|r| [r.offset.to_le_bytes(), r.length.to_le_bytes()]).flatten().collect(),
+        ] {
             std::fs::write(&path, damaged).unwrap();
             assert!(read_runs(&path, 8 * PAGE).is_err());
         }

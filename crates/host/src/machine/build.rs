@@ -92,7 +92,11 @@ async fn prepare(host: &LocalHost, request: &BuildRootDisk, work: &Path, root_di
     disk::create_from_directory(&context, &request.context, disk::size_for(bytes, entries)).await?;
     let open = |layers: &[(&Path, DiskFormat)], read_only| disk::open_layers(layers, read_only).map_err(failed("open a build's disks"));
     Ok(vec![
-        VmDisk { serial: "builder", read_only: false, layers: open(&[(&*overlay, DiskFormat::Qcow2), (&*builder, DiskFormat::Raw)], false)? },
+        VmDisk {
+            serial: "builder",
+            read_only: false,
+            layers: open(&[(&*overlay, DiskFormat::Qcow2), (&*builder, DiskFormat::Raw)], false)?,
+        },
         VmDisk { serial: "context", read_only: true, layers: open(&[(&*context, DiskFormat::Raw)], true)? },
         VmDisk { serial: "root", read_only: false, layers: open(&[(root_disk, DiskFormat::Raw)], false)? },
     ])
@@ -228,7 +232,8 @@ fn files(host: &LocalHost, request: &BuildRootDisk) -> BTreeMap<String, String> 
     let mut files = BTreeMap::from([("/run/emberbox/build.sh".to_owned(), SCRIPT.to_owned())]);
     if !host.extra_ca_pem.is_empty() {
         files.insert("/run/emberbox/extra-ca.pem".into(), host.extra_ca_pem.clone());
-        environment.extend(CA_VARIABLES.iter().filter(|name| !request.environment.contains_key(**name)).map(|name| format!("{name}={CA_PATH}")));
+        environment
+            .extend(CA_VARIABLES.iter().filter(|name| !request.environment.contains_key(**name)).map(|name| format!("{name}={CA_PATH}")));
     }
     files.insert("/run/emberbox/environment".into(), lines(&mut environment.into_iter()));
     if !request.registries.is_empty() {

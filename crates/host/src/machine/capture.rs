@@ -39,9 +39,8 @@ pub(crate) async fn capture_image(host: &Arc<LocalHost>, request: CaptureImage, 
         }
     }
     outcome?;
-    let measured = occupied_bytes(&image.snapshot().memory()).and_then(|memory| {
-        Ok((memory, occupied_bytes(&image.disk())? + occupied_bytes(&image.root_disk())?))
-    });
+    let measured = occupied_bytes(&image.snapshot().memory())
+        .and_then(|memory| Ok((memory, occupied_bytes(&image.disk())? + occupied_bytes(&image.root_disk())?)));
     let (memory_bytes, disk_bytes) = measured.map_err(HostError::internal("measure the snapshot"))?;
     Ok(CapturedImage { memory_bytes, disk_bytes, steps: steps.finish() })
 }
@@ -95,7 +94,12 @@ async fn prepare(request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles
     disk::create_overlay(&image.overlay_template(), &image.disk(), DiskFormat::Qcow2, bytes).await
 }
 
-async fn boot_application(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles) -> Result<Booted, HostError> {
+async fn boot_application(
+    host: &Arc<LocalHost>,
+    request: &CaptureImage,
+    image: &ImageFiles,
+    new: &SnapshotFiles,
+) -> Result<Booted, HostError> {
     let layers = [(&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
     let layers = disk::open_layers(&layers, false).map_err(HostError::internal("open the image's disks"))?;
     let root = VmDisk { serial: "root", read_only: false, layers };
@@ -198,11 +202,8 @@ async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFi
     let mut steps = Steps::start();
     let outcome = match restore::start(host, copy, &mut steps).await {
         Ok(running) => {
-            let identity = Identity {
-                microvm_id: format!("microvm-{machine}"),
-                host_name: machine.to_string(),
-                boot_id: Uuid::new_v4().to_string(),
-            };
+            let identity =
+                Identity { microvm_id: format!("microvm-{machine}"), host_name: machine.to_string(), boot_id: Uuid::new_v4().to_string() };
             let hook = HookName::Validate.request(call, String::new());
             let outcome = restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await;
             running.end().await;

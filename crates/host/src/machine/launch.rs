@@ -58,11 +58,8 @@ async fn launch_steps(
 }
 
 async fn thaw(host: &LocalHost, request: &LaunchMachine, running: &Running, steps: &mut Steps) -> Result<(), HostError> {
-    let identity = Identity {
-        microvm_id: request.name.clone(),
-        host_name: request.machine.to_string(),
-        boot_id: Uuid::new_v4().to_string(),
-    };
+    let identity =
+        Identity { microvm_id: request.name.clone(), host_name: request.machine.to_string(), boot_id: Uuid::new_v4().to_string() };
     let hook = request.run.as_ref().map(|(call, payload)| HookName::Run.request(call, run_body(&request.name, payload.as_deref())));
     let outcome = restore::thaw(host, running, Some(identity), hook, steps).await?;
     match (&request.run, outcome) {

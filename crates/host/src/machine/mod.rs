@@ -8,7 +8,7 @@ pub(crate) mod connect;
 pub(crate) mod hooks;
 pub(crate) mod launch;
 mod record;
-pub(crate) mod resume;
 mod restore;
+pub(crate) mod resume;
 pub(crate) mod stop;
 pub(crate) mod suspend;

@@ -61,11 +61,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Ste
 
 fn open(host: &LocalHost, copy: &Copy<'_>) -> io::Result<(VmDisk, Restore)> {
     let image: ImageFiles = host.layout.image(copy.image);
-    let layers = [
-        (&*copy.files.disk(), DiskFormat::Qcow2),
-        (&*image.disk(), DiskFormat::Qcow2),
-        (&*image.root_disk(), DiskFormat::Raw),
-    ];
+    let layers = [(&*copy.files.disk(), DiskFormat::Qcow2), (&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
     let root = VmDisk { serial: "root", read_only: false, layers: disk::open_layers(&layers, false)? };
     let layer = match copy.layer {
         Some(files) => Some((File::open(files.memory())?, File::open(files.memory_runs())?)),

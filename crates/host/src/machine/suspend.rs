@@ -83,11 +83,8 @@ async fn save(
     let sync = move || {
         synced.sync_all()?;
         std::fs::File::open(disk)?.sync_all()?;
-        let manifest = Manifest {
-            state_sha256: sha256(&finished.state())?,
-            runs_sha256: Some(sha256(&finished.memory_runs())?),
-            ..manifest
-        };
+        let manifest =
+            Manifest { state_sha256: sha256(&finished.state())?, runs_sha256: Some(sha256(&finished.memory_runs())?), ..manifest };
         manifest.write(&finished)
     };
     blocking(sync, "sync the snapshot").await?;

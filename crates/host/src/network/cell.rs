@@ -27,7 +27,12 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Makes a cell with all its rules. The rules come before the devices: there is no moment without them.
-    pub(super) fn create(link: &Link, allow: &[String], resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
+    pub(super) fn create(
+        link: &Link,
+        allow: &[String],
+        resolvers: &[std::net::IpAddr],
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, NetworkError> {
         let created = NetworkNamespace::create(|| {
             write_sysctl("ipv6/conf/all/disable_ipv6", "1")?;
             write_sysctl("ipv6/conf/default/disable_ipv6", "1")?;
@@ -44,9 +49,14 @@ impl Cell {
     }
 
     /// Takes over the cell of a living process after a restart of the daemon.
-    pub(super) fn adopt(pid: i32, link: &Link, resolvers: &[std::net::IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
-        let namespace =
-            NetworkNamespace::of_process(pid).map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
+    pub(super) fn adopt(
+        pid: i32,
+        link: &Link,
+        resolvers: &[std::net::IpAddr],
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, NetworkError> {
+        let namespace = NetworkNamespace::of_process(pid)
+            .map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
         let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
         Ok(Self { namespace, number: link.number, tap: None, interface: link.interface.clone(), _dns: dns })
     }

@@ -33,7 +33,11 @@ pub(super) struct DnsRelay {
 }
 
 impl DnsRelay {
-    pub(super) fn start(namespace: &NetworkNamespace, resolvers: &[IpAddr], runtime: &tokio::runtime::Handle) -> Result<Self, NetworkError> {
+    pub(super) fn start(
+        namespace: &NetworkNamespace,
+        resolvers: &[IpAddr],
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Io { attempted: "open the DNS relay's sockets", source };
         let address = SocketAddrV4::new(DNS_ADDRESS, PORT);
         let (udp, tcp) = namespace

@@ -131,7 +131,10 @@ async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken:
             match factory.make().await {
                 Ok(cell) => ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a network cell could not be made ahead; launches will try themselves");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a network cell could not be made ahead; launches will try themselves"
+                    );
                     break;
                 }
             }

@@ -83,9 +83,10 @@ fn offers_virtualization(cpuinfo: &str) -> bool {
 
 /// QEMU's version, as its first line of `--version` says.
 pub(super) fn version(binary: &str) -> io::Result<String> {
-    let output = Command::new(binary).arg("--version").output().map_err(|error| {
-        io::Error::new(error.kind(), format!("{binary}: {error} (install it: apt-get install qemu-system-x86)"))
-    })?;
+    let output = Command::new(binary)
+        .arg("--version")
+        .output()
+        .map_err(|error| io::Error::new(error.kind(), format!("{binary}: {error} (install it: apt-get install qemu-system-x86)")))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().next().and_then(|line| line.strip_prefix("QEMU emulator version ")).map(str::trim);
     version.map(str::to_owned).ok_or_else(|| io::Error::other(format!("{binary} --version says: {text}")))

@@ -72,7 +72,13 @@ impl QemuEngine {
         format!("console=ttyS0 quiet reboot=t panic=-1 {PROBES_OFF} random.trust_cpu=off tsc_early_khz={} {own}", self.identity.tsc_khz)
     }
 
-    fn start(&self, command: QemuCommand, uid: u32, namespace: crate::sys::namespace::NetworkNamespace, directory: PathBuf) -> io::Result<QemuVm> {
+    fn start(
+        &self,
+        command: QemuCommand,
+        uid: u32,
+        namespace: crate::sys::namespace::NetworkNamespace,
+        directory: PathBuf,
+    ) -> io::Result<QemuVm> {
         let QemuCommand { mut command, inherited } = command;
         let (sender, receiver) = pipe::pipe()?;
         let sender = sender.into_blocking_fd()?;
