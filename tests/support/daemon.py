@@ -162,8 +162,23 @@ class Daemon:
         assert not left, "left behind:\n  " + "\n  ".join(left)
 
     def show_log(self):
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        # What the daemon does, not each answer it gave.
+        lines = [in_words(line) for line in self.log.read_text(errors="replace").splitlines()] if self.log.exists() else []
+        lines = [line for line in lines if line]
         print(f"\n--- the last lines of {self.log}", *lines[-SHOWN_LOG_LINES:], "---", sep="\n", file=sys.stderr)
+
+
+def in_words(line):
+    """An event of the log as a line for people; None for an answer that was no failure."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return line
+    if event.get("message") == "answered" and event.get("status", 0) < 500:
+        return None
+    ids = [f"{name}={span[name]}" for span in event.get("spans", []) for name in ("operation", "id", "image", "build") if name in span]
+    fields = [f"{name}={value}" for name, value in event.items() if name not in ("timestamp", "level", "message", "target", "span", "spans")]
+    return " ".join([event.get("timestamp", "")[11:23], event.get("level", ""), event.get("message", ""), *fields, *ids])
 
 
 class AwsError(Exception):
