@@ -75,8 +75,24 @@ impl Writer {
     }
 }
 
-/// A name as one component of a path: everything but letters, digits, `-` and `_` as `%XX`.
+/// File systems allow 255 bytes; the service model allows names of 512 characters.
+const MAX_COMPONENT: usize = 200;
+
+/// A name as one component of a path: everything but letters, digits, `-` and `_` as `%XX`, and the end of a long one as its digest.
 pub(crate) fn encode(name: &str) -> String {
+    let whole = encode_all(name);
+    match whole.len() {
+        0..=MAX_COMPONENT => whole,
+        _ => format!("{}~{:016x}", &whole[..MAX_COMPONENT - 17], digest(name)),
+    }
+}
+
+/// FNV-1a: tells names apart, and is the same in every version.
+fn digest(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn encode_all(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     name.bytes().fold(String::new(), |text, byte| match plain(byte) {
         true => text + char::from(byte).encode_utf8(&mut [0; 4]),
@@ -124,6 +140,13 @@ mod tests {
             assert!(!component.contains(['/', '.']), "{component}");
             assert_eq!(decode(&component), name);
         }
+    }
+
+    #[test]
+    fn long_names_fit_a_file_system_and_stay_apart() {
+        let (one, other) = ("/x".repeat(256), "/x".repeat(255) + "/y");
+        assert!(encode(&one).len() <= 255);
+        assert_ne!(encode(&one), encode(&other));
     }
 
     #[test]

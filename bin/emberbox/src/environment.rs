@@ -52,8 +52,9 @@ pub(crate) fn run(arguments: Data) -> anyhow::Result<()> {
         ("AWS_CA_BUNDLE", path(&endpoint.ca_bundle)),
         ("EMBERBOX_CA", path(&endpoint.ca)),
     ];
-    // A session token or profile of another account would be signed with too.
-    println!("unset AWS_SESSION_TOKEN AWS_PROFILE");
+    // What would win over the variables below, or be signed with too.
+    println!("unset AWS_SESSION_TOKEN AWS_PROFILE AWS_DEFAULT_PROFILE AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+    println!("unset AWS_ENDPOINT_URL_S3 AWS_ENDPOINT_URL_STS AWS_ENDPOINT_URL_LAMBDA_MICROVMS AWS_ENDPOINT_URL_LAMBDA_CORE");
     variables.iter().for_each(|(name, value)| println!("export {name}={}", quoted(value)));
     Ok(())
 }

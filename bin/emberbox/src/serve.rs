@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,7 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
         .with_s3(Arc::new(s3));
 
     let endpoint = Endpoint {
-        api: format!("http://{}", listener.local_addr()?),
+        api: format!("http://{}", reachable(listener.local_addr()?)),
         ingress_port: ingress.port(),
         region: config.region.clone(),
         account: config.account.clone(),
@@ -179,6 +180,14 @@ fn announce(data: &Path, endpoint: &Endpoint) -> anyhow::Result<()> {
     println!("  CA of the MicroVMs' HTTPS endpoints: {}", endpoint.ca.display());
     println!("  use it from a shell with any AWS tool: eval \"$(emberbox env{data_flag})\"");
     Ok(())
+}
+
+/// Where a client on this machine finds a listener.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }
 
 async fn asked_to_stop() -> anyhow::Result<()> {

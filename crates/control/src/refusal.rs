@@ -32,13 +32,17 @@ pub(crate) enum Refusal {
     #[error("No managed MicroVM Image with arn {0} is available")]
     NoManagedImageArn(String),
     #[error(
-        "Value '{0}' at 'resources.1.member.minimumMemoryInMiB' failed to satisfy constraint: Member must be one of 512, 1024, 2048, 4096, 8192"
+        "1 validation error detected: Value '{0}' at 'resources.1.member.minimumMemoryInMiB' failed to satisfy constraint: Member must be one of 512, 1024, 2048, 4096, 8192"
     )]
     MemorySize(i64),
     #[error("This Emberbox host runs X86_64 images only: cpuConfigurations cannot ask for ARM_64")]
     Architecture,
     #[error("hooks.port is required when a lifecycle hook is ENABLED")]
     HookPort,
+    #[error("environmentVariables: {0} cannot be passed to a process: a name holds no '=', and neither name nor value a NUL character")]
+    EnvironmentVariable(String),
+    #[error("allowedPorts has more elements than a token can hold: use ranges")]
+    TooManyPorts,
     #[error("codeArtifact.uri must name an object as s3://bucket/key")]
     ArtifactUri,
     /// Observed.
@@ -143,6 +147,8 @@ impl From<Refusal> for ApiError {
             | Refusal::Architecture
             | Refusal::HookPort
             | Refusal::ArtifactUri
+            | Refusal::TooManyPorts
+            | Refusal::EnvironmentVariable(_)
             | Refusal::ImageExists(_)
             | Refusal::NoHttpIngress
             | Refusal::NoShellIngress

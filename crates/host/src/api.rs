@@ -223,6 +223,9 @@ pub enum HostError {
     Hook { hook: &'static str, outcome: HookOutcome, timeout: Duration },
     #[error("no such machine on this host: {0}")]
     NoSuchMachine(MachineId),
+    /// The machine has ended and nothing can bring it back.
+    #[error("the machine is lost: {reason}")]
+    MachineLost { machine: MachineId, reason: String },
     #[error("no such image on this host: {0}")]
     NoSuchImage(ImageKey),
     /// The snapshot was made by another engine, engine version, CPU profile or format.

@@ -9,6 +9,7 @@
 //!              machine.json       which image, which process
 //!              qmp.sock           the engine's control socket
 //!              snapshot/{manifest.json,memory,memory.runs,state}     while suspended
+//!              resuming/...                                          the snapshot while a resume has not succeeded
 //!              resumed/{memory,memory.runs}                          pages of the last suspension, while running
 //! work/                           half-made things: emptied at start
 //! ```
@@ -100,6 +101,11 @@ impl MachineFiles {
     /// Where a snapshot is written before it counts.
     pub(crate) fn snapshot_in_progress(&self) -> SnapshotFiles {
         SnapshotFiles(self.0.join("snapshot.new"))
+    }
+
+    /// The snapshot while a process is being restored from it: the application has not run.
+    pub(crate) fn resuming(&self) -> SnapshotFiles {
+        SnapshotFiles(self.0.join("resuming"))
     }
 
     /// The snapshot a running machine was resumed from: its memory is still mapped.

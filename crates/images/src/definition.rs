@@ -22,11 +22,6 @@ pub(crate) struct Requirements {
     pub(crate) validate: Option<HookCall>,
 }
 
-/// Says what a definition lacks that the service model cannot express, for a refusal before anything is made.
-pub fn check_definition(definition: &ImageDefinition) -> Result<(), String> {
-    Requirements::of(definition).map(drop)
-}
-
 impl Requirements {
     pub(crate) fn of(definition: &ImageDefinition) -> Result<Self, String> {
         let environment = definition.environment_variables.clone().unwrap_or_default();
@@ -159,26 +154,26 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let missing = "the ready hook is enabled and hooks.port is missing";
-        assert_eq!(check_definition(&ready(None, None)).unwrap_err(), missing);
-        assert!(check_definition(&ready(Some(0), None)).is_err());
-        assert!(check_definition(&ready(Some(1), Some(3601))).is_err());
-        assert!(check_definition(&ready(Some(1), Some(0))).is_err());
+        assert_eq!(Requirements::of(&ready(None, None)).unwrap_err(), missing);
+        assert!(Requirements::of(&ready(Some(0), None)).is_err());
+        assert!(Requirements::of(&ready(Some(1), Some(3601))).is_err());
+        assert!(Requirements::of(&ready(Some(1), Some(0))).is_err());
         let run = MicrovmHooks { run: Some(HookState::Enabled), ..Default::default() };
         let run = definition(Hooks { microvm_hooks: Some(run), ..Default::default() });
-        assert_eq!(check_definition(&run).unwrap_err(), "the run hook is enabled and hooks.port is missing");
+        assert_eq!(Requirements::of(&run).unwrap_err(), "the run hook is enabled and hooks.port is missing");
         let mut odd = definition(Hooks::default());
         odd.resources = Some(vec![Resources { minimum_memory_in_mib: 700 }]);
-        assert!(check_definition(&odd).unwrap_err().contains("512, 1024"));
+        assert!(Requirements::of(&odd).unwrap_err().contains("512, 1024"));
         for name in ["", "A=B", "A\0"] {
             let mut odd = definition(Hooks::default());
             odd.environment_variables = Some(BTreeMap::from([(name.to_owned(), String::new())]));
-            assert!(check_definition(&odd).is_err());
+            assert!(Requirements::of(&odd).is_err());
         }
     }
 
     #[test]
     fn a_disabled_hook_needs_no_port() {
         let image = MicrovmImageHooks { ready: Some(HookState::Disabled), ..Default::default() };
-        assert_eq!(check_definition(&definition(Hooks { microvm_image_hooks: Some(image), ..Default::default() })), Ok(()));
+        assert!(Requirements::of(&definition(Hooks { microvm_image_hooks: Some(image), ..Default::default() })).is_ok());
     }
 }

@@ -13,7 +13,6 @@ mod source;
 mod workspace;
 
 pub use artifact::Limits;
-pub use definition::check_definition;
 pub use pipeline::{DEFAULT_BUILD_TIMEOUT, Pipeline, Settings};
 pub use reason::iso8601;
 pub use source::{ArtifactSource, FetchError};

@@ -17,8 +17,8 @@ use crate::source::FetchError;
 const TAIL_BYTES: usize = 2048;
 /// Of a hook's answer.
 const BODY_BYTES: usize = 512;
-/// What a full disk looks like in the output of a build.
-const NO_SPACE: &str = "no space left on device";
+/// What a full disk looks like in the output of a build: to its programs, and to mke2fs when the result is larger than the image's disk.
+const NO_SPACE: [&str; 2] = ["no space left on device", "could not allocate block in ext2 filesystem"];
 
 pub(crate) fn fetch_failed(location: &S3Location, limit: u64, error: FetchError) -> String {
     match error {
@@ -59,14 +59,16 @@ pub(crate) fn host_failed(error: &HostError) -> String {
         HostError::ApplicationExited { code, tail } => application_exited(*code, tail),
         HostError::Hook { hook, outcome, timeout } => hook_failed(hook, outcome, *timeout),
         HostError::DiskFull => disk_full(),
-        HostError::NoSuchMachine(_) | HostError::NoSuchImage(_) | HostError::SnapshotRefused(_) | HostError::Internal { .. } => {
-            internal("build the image", error)
-        }
+        HostError::NoSuchMachine(_)
+        | HostError::MachineLost { .. }
+        | HostError::NoSuchImage(_)
+        | HostError::SnapshotRefused(_)
+        | HostError::Internal { .. } => internal("build the image", error),
     }
 }
 
 fn build_failed(step: Option<&str>, tail: &[String]) -> String {
-    let full = tail.iter().any(|line| line.to_ascii_lowercase().contains(NO_SPACE));
+    let full = tail.iter().any(|line| NO_SPACE.iter().any(|words| line.to_ascii_lowercase().contains(words)));
     let mut reason = match full {
         true => "DISK_STORAGE_FULL: The container build ran out of disk space".to_owned(),
         false => "CONTAINER_BUILD_FAILED: The container build failed".to_owned(),

@@ -58,7 +58,9 @@ impl Kind {
         match (self, result) {
             (Self::Launch, Ok(_)) => Event::Launched,
             (Self::Launch, Err(_)) => Event::LaunchFailed,
-            (Self::Suspend | Self::Resume, Err(HostError::NoSuchMachine(_))) => Event::Lost,
+            (Self::Suspend | Self::Resume, Err(HostError::NoSuchMachine(_) | HostError::MachineLost { .. })) => Event::Lost,
+            // The machine runs and its application has refused to: it is ended, as after a failed `/run` (ours; AWS documents no other way).
+            (Self::Resume, Err(HostError::Hook { .. })) => Event::Lost,
             (Self::Suspend, Ok(_)) => Event::SuspendDone,
             (Self::Suspend, Err(_)) => Event::SuspendFailed,
             (Self::Resume, Ok(_)) => Event::ResumeDone,

@@ -8,6 +8,8 @@ use emberbox_wire::microvms::{HookState, Hooks};
 
 /// Documented.
 const DEFAULT_TIMEOUT_SECONDS: u32 = 1;
+/// Of a hook's answer, in a `stateReason`.
+const BODY_CHARACTERS: usize = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
@@ -40,6 +42,7 @@ pub(crate) fn failure_reason(step: &str, error: &HostError) -> String {
         | HostError::ApplicationNotStarted { .. }
         | HostError::ApplicationExited { .. }
         | HostError::NoSuchMachine(_)
+        | HostError::MachineLost { .. }
         | HostError::NoSuchImage(_)
         | HostError::SnapshotRefused(_)
         | HostError::Internal { .. } => format!("INTERNAL_PLATFORM_ERROR: {step} failed: {error}"),
@@ -53,7 +56,7 @@ fn hook_reason(hook: &str, outcome: &HookOutcome, timeout: Duration) -> String {
             format!("{name} lifecycle hook returned HTTP status {status}.")
         }
         HookOutcome::Answered { status, body } => {
-            format!("{name} lifecycle hook returned HTTP status {status}. Response: {}", body.trim())
+            format!("{name} lifecycle hook returned HTTP status {status}. The answer was: {}", printable(body))
         }
         HookOutcome::TimedOut => format!("{name} lifecycle hook invocation timed out after {}", iso_8601(timeout)),
         HookOutcome::Unreachable { reason } => format!("{name} lifecycle hook could not be invoked: {reason}"),
@@ -61,6 +64,11 @@ fn hook_reason(hook: &str, outcome: &HookOutcome, timeout: Duration) -> String {
             format!("{name} lifecycle hook could not be invoked: the application exited with code {code}")
         }
     }
+}
+
+/// Guests write what they like; terminals that show a reason are not theirs to steer.
+fn printable(body: &str) -> String {
+    body.trim().chars().filter(|character| !character.is_control()).take(BODY_CHARACTERS).collect()
 }
 
 fn capitalised(word: &str) -> String {

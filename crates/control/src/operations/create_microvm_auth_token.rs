@@ -17,6 +17,8 @@ use crate::token::{Claims, Purpose};
 
 /// Documented.
 const MAXIMUM_MINUTES: u32 = 60;
+/// Of `AuthTokenValue` in the service model.
+const MAXIMUM_TOKEN_BYTES: usize = 8000;
 /// The header that carries the token (documented).
 const HEADER: &str = "X-aws-proxy-auth";
 
@@ -29,6 +31,9 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let now = OffsetDateTime::from_unix_timestamp(core.clock.now().0 / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let lifetime = Duration::from_secs(u64::from(request.expiration_in_minutes) * 60);
     let token = core.tokens.mint(&Claims::new(microvm.id, Purpose::Traffic, request.allowed_ports, now, lifetime));
+    if token.len() > MAXIMUM_TOKEN_BYTES {
+        return Err(Refusal::TooManyPorts.into());
+    }
     Ok(json!({"authToken": {HEADER: token}}))
 }
 

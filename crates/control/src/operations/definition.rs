@@ -28,8 +28,15 @@ pub(crate) fn admit(region: &str, managed_images: &[ImageArn], definition: Image
     if definition.hooks.as_ref().is_some_and(|hooks| hooks.port.is_none() && any_enabled(hooks)) {
         return Err(Refusal::HookPort);
     }
+    definition.environment_variables.iter().flatten().try_for_each(|(name, value)| environment(name, value))?;
     connectors::egress(region, definition.egress_network_connectors.as_deref())?;
     Ok(ImageDefinition { base_image_version: Some(base.to_string()), ..definition })
+}
+
+/// What the kernel cannot pass to a process. The value is not repeated: it may be secret.
+fn environment(name: &str, value: &str) -> Result<(), Refusal> {
+    let fits = !name.contains(['=', '\0']) && !value.contains('\0');
+    fits.then_some(()).ok_or_else(|| Refusal::EnvironmentVariable(name.escape_debug().to_string()))
 }
 
 fn artifact(uri: &str) -> Result<(), Refusal> {

@@ -2,32 +2,62 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::MachineRecord;
+use super::restore;
+use super::resume::put_back;
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running};
-use crate::{Machine, MachineId, MachineStatus};
+use crate::steps::Steps;
+use crate::{HostError, Machine, MachineId, MachineStatus};
 
-/// Takes over every machine whose process lives.
+/// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
+const AWAKE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Takes over every machine whose process lives, and puts right what a killed daemon left half done.
 pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
     for (machine, files) in machines(host)? {
-        let Ok(MachineRecord { image, process: Some(process) }) = MachineRecord::read(&files) else { continue };
-        // A snapshot under its final name means that the machine was suspended and the daemon ended before it had ended the process.
-        let suspended = files.snapshot().manifest().exists();
-        let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await else { continue };
-        if suspended {
-            vm.stop().await;
+        let process = match MachineRecord::read(&files) {
+            Ok(MachineRecord { image, process: Some(process) }) => {
+                host.engine.adopt(process.identity, files.0.clone()).await.ok().map(|vm| (image, process, vm))
+            }
+            _ => None,
+        };
+        // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
+        if files.snapshot().manifest().exists() || files.resuming().0.exists() {
+            if let Some((_, _, vm)) = process {
+                vm.stop().await;
+            }
+            put_back(&files);
             continue;
         }
+        let Some((image, process, vm)) = process else { continue };
         match host.cells.adopt(process.identity.pid, process.cell) {
             Ok(cell) => {
-                tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine");
-                host.insert(machine, Arc::new(Running { image, vm, cell }));
+                let running = Arc::new(Running { image, vm, cell });
+                match awake(host, &running).await {
+                    Ok(()) => tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine"),
+                    Err(error) => tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer"),
+                }
+                host.insert(machine, running);
             }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
+                vm.stop().await;
+            }
         }
     }
     Ok(())
+}
+
+/// The daemon may have been killed while the machine was paused or frozen, at the start or the end of its run. For one that ran all the while this sets the
+/// clock once more.
+async fn awake(host: &LocalHost, running: &Running) -> Result<(), HostError> {
+    running.vm.resume().await?;
+    let mut steps = Steps::start();
+    let thawed = restore::thaw(host, running, None, None, &mut steps);
+    tokio::time::timeout(AWAKE_WITHIN, thawed).await.map_err(HostError::internal("reach the agent"))?.map(|_| ())
 }
 
 /// Every machine with files here.

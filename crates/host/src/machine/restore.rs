@@ -56,6 +56,11 @@ pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Ste
         return Err(HostError::internal("record the machine's process")(error));
     }
     steps.mark("process");
+    if let Err(error) = running.vm.restored().await {
+        running.end().await;
+        return Err(error.into());
+    }
+    steps.mark("restore");
     Ok(running)
 }
 
@@ -78,8 +83,6 @@ pub(super) async fn thaw(
     hook: Option<Hook>,
     steps: &mut Steps,
 ) -> Result<Option<emberbox_agent_protocol::HookOutcome>, HostError> {
-    running.vm.restored().await?;
-    steps.mark("restore");
     let deadline = RESTORED_WITHIN + Duration::from_millis(hook.as_ref().map_or(0, |hook| hook.timeout_ms));
     let wants_hook = hook.is_some();
     let entropy = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; ENTROPY]>());

@@ -25,7 +25,13 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
     let agent = host.agent(&running.cell);
     let mut steps = Steps::start();
     if let Some(hook) = &request.suspend {
-        HookName::Suspend.call(&agent, hook).await?;
+        if let Err(error) = HookName::Suspend.call(&agent, hook).await {
+            // An application that refuses runs on; an agent that does not answer may be that of a guest left paused.
+            if !matches!(error, HostError::Hook { .. }) {
+                go_on(&running, &agent, &files).await;
+            }
+            return Err(error);
+        }
         steps.mark("suspend_hook");
     }
     let shape = Manifest::load(&host.layout.image(&running.image).snapshot(), host.engine.identity())?.shape;
