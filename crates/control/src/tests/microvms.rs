@@ -70,7 +70,7 @@ async fn a_failed_launch_says_why_in_awss_words() {
     let cases: [(HostError, &str); 3] = [
         (
             hook_failed("run", HookOutcome::Answered { status: 400, body: "no".into() }),
-            "Run lifecycle hook returned HTTP status 400. Response: no",
+            "Run lifecycle hook returned HTTP status 400. The answer was: no",
         ),
         (hook_failed("run", HookOutcome::TimedOut), "Run lifecycle hook invocation timed out after PT1S"),
         (HostError::DiskFull, "DISK_STORAGE_FULL: launch failed: not enough space on the host's disk"),
@@ -104,6 +104,18 @@ async fn a_refused_suspend_leaves_it_running_and_a_refused_resume_suspended() {
     world.change("ResumeMicrovm", id).await;
     world.state(id, "RUNNING").await;
     assert_eq!(world.get(id).await.get("stateReason"), None);
+}
+
+#[tokio::test]
+async fn a_failed_resume_hook_ends_the_microvm_and_says_why() {
+    let world = World::with_image().await;
+    let id = world.running(json!({})).await;
+    world.change("SuspendMicrovm", id).await;
+    world.state(id, "SUSPENDED").await;
+    world.parts.host.fail(HostCall::Resume, || hook_failed("resume", HookOutcome::TimedOut));
+    world.change("ResumeMicrovm", id).await;
+    world.state(id, "TERMINATED").await;
+    assert_eq!(world.get(id).await["stateReason"], "Resume lifecycle hook invocation timed out after PT1S");
 }
 
 #[tokio::test]
