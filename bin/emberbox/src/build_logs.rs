@@ -6,33 +6,39 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use emberbox_control::{LogEntry, LogSink};
 
 /// A stream that is longer ends with a line that says so.
 const MAX_STREAM_BYTES: u64 = 32 * 1024 * 1024;
-/// Lines that wait for the disk; a build that is faster waits too.
-const QUEUE: usize = 4096;
+/// Lines that wait for the disk.
+const QUEUE: usize = 2048;
 /// Streams whose files are kept open.
 const OPEN_STREAMS: usize = 64;
 
 /// Writes on a thread of its own.
-pub(crate) struct BuildLogs(mpsc::SyncSender<LogEntry>);
+pub(crate) struct BuildLogs {
+    queue: mpsc::SyncSender<LogEntry>,
+    lost: AtomicU64,
+}
 
 impl BuildLogs {
     pub(crate) fn start(root: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
         let (queue, entries) = mpsc::sync_channel(QUEUE);
         std::thread::Builder::new().name("build-logs".into()).spawn(move || Writer { root, open: HashMap::new() }.write_all(entries))?;
-        Ok(Self(queue))
+        Ok(Self { queue, lost: AtomicU64::new(0) })
     }
 }
 
 impl LogSink for BuildLogs {
     fn write(&self, entry: LogEntry) {
-        // The thread ends only with this sender.
-        let _ = self.0.send(entry);
+        // Never waits: this is called on the daemon's async threads, and what a build prints must not hold them up.
+        if self.queue.try_send(entry).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("builds print faster than the disk takes it: lines of their logs are lost");
+        }
     }
 }
 

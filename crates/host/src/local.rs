@@ -86,7 +86,7 @@ impl Running {
     /// Ends the process and takes its cell away.
     pub(crate) async fn end(&self) {
         self.vm.stop().await;
-        self.cell.dismantle().await;
+        self.cell.dismantle();
     }
 }
 
@@ -136,7 +136,7 @@ impl LocalHost {
         let host = Arc::downgrade(self);
         tokio::spawn(async move {
             let output = running.vm.ended().await;
-            running.cell.dismantle().await;
+            running.cell.dismantle();
             let Some(host) = host.upgrade() else { return };
             if host.remove_if(machine, &running) {
                 let reason = format!("the virtual machine process ended: {output}");
@@ -145,6 +145,11 @@ impl LocalHost {
                 let _ = host.exits.send(MachineExit { machine, reason });
             }
         });
+    }
+
+    /// Whether a process is that of a machine known to run.
+    pub(crate) fn runs_as(&self, pid: i32) -> bool {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).values().any(|running| running.vm.process().pid == pid)
     }
 
     /// Takes a machine out before its process is ended on purpose.
@@ -173,7 +178,8 @@ impl Host for HostHandle {
     }
 
     async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError> {
-        remove_directory(&self.0.layout.image(image).0).map_err(HostError::internal("delete an image"))
+        let directory = self.0.layout.image(image).0;
+        machine::blocking(move || remove_directory(&directory), "delete an image").await
     }
 
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {

@@ -74,7 +74,7 @@ pub(crate) fn save_private_memory(
     earlier: Option<&SnapshotFiles>,
     to: &SnapshotFiles,
 ) -> io::Result<u64> {
-    let address = guest_memory_address(pid, base)?;
+    let address = guest_memory_address(pid, base, earlier)?;
     let mut runs = Runs::default();
     private_pages(pid, address, length, |page| runs.add(page))?;
     let earlier = match earlier {
@@ -100,11 +100,12 @@ pub(crate) fn save_private_memory(
 }
 
 /// Where the process has mapped the first byte of guest memory.
-fn guest_memory_address(pid: i32, base: &Path) -> io::Result<u64> {
-    let base = std::fs::metadata(base)?;
+fn guest_memory_address(pid: i32, base: &Path, earlier: Option<&SnapshotFiles>) -> io::Result<u64> {
+    let mut inodes = vec![std::fs::metadata(base)?.ino()];
+    inodes.extend(earlier.and_then(|files| std::fs::metadata(files.memory()).ok()).map(|metadata| metadata.ino()));
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     maps.lines()
-        .find_map(|line| mapping_of(line, base.ino()))
+        .find_map(|line| inodes.iter().find_map(|inode| mapping_of(line, *inode)))
         .ok_or_else(|| io::Error::other("the process does not map the snapshot's memory"))
 }
 

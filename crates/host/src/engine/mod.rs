@@ -83,7 +83,7 @@ pub(crate) trait Engine: Send + Sync {
     fn identity(&self) -> &EngineIdentity;
     /// Starts a fresh machine; it runs when this returns.
     async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError>;
-    /// Starts a machine from a snapshot. It may run before this returns: what must not run yet has been frozen by the agent before the snapshot.
+    /// Starts the process of a machine that [`Vm::run_restored`] will bring back.
     async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError>;
     /// Takes over a living process after a restart of the daemon.
     async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError>;
@@ -92,13 +92,16 @@ pub(crate) trait Engine: Send + Sync {
 #[async_trait]
 pub(crate) trait Vm: Send + Sync {
     fn process(&self) -> ProcessIdentity;
-    /// Resolves when a restore has been carried out, with its failure if it failed.
-    async fn restored(&self) -> Result<(), EngineError>;
+    /// Loads the state that the machine was started with and lets it run. Separate from the start, so that the process is on record before it touches
+    /// the machine's disk. What must not run yet was frozen by the agent before the snapshot.
+    async fn run_restored(&self) -> Result<(), EngineError>;
     /// Stops the vCPUs; disks are flushed.
     async fn pause(&self) -> Result<(), EngineError>;
     async fn resume(&self) -> Result<(), EngineError>;
     /// Writes the state of devices and vCPUs of the paused machine, guest RAM apart.
     async fn save_state(&self, to: File) -> Result<(), EngineError>;
+    /// Ends the process without waiting.
+    fn kill(&self);
     /// Ends the process and waits for its end.
     async fn stop(&self);
     /// Resolves when the process has ended, with the last of what it printed.

@@ -4,51 +4,87 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::MachineRecord;
+use super::record::{MachineRecord, RunningProcess};
 use super::restore;
 use super::resume::put_back;
+use crate::engine::Vm;
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running};
 use crate::steps::Steps;
-use crate::{HostError, Machine, MachineId, MachineStatus};
+use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
+use crate::{HostError, ImageKey, Machine, MachineId, MachineStatus};
 
 /// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
 const AWAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Takes over every machine whose process lives, and puts right what a killed daemon left half done.
+/// Takes over every machine whose process lives, puts right what a killed daemon left half done, and ends processes that belong to nothing.
 pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
     for (machine, files) in machines(host)? {
-        let process = match MachineRecord::read(&files) {
-            Ok(MachineRecord { image, process: Some(process) }) => {
-                host.engine.adopt(process.identity, files.0.clone()).await.ok().map(|vm| (image, process, vm))
-            }
-            _ => None,
+        let Ok(record) = MachineRecord::read(&files) else {
+            // Not even a record: its launch had hardly begun.
+            crate::local::remove_directory(&files.0)?;
+            continue;
         };
         // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
         if files.snapshot().manifest().exists() || files.resuming().0.exists() {
-            if let Some((_, _, vm)) = process {
-                vm.stop().await;
-            }
+            end_process(host, &record).await;
             put_back(&files);
             continue;
         }
-        let Some((image, process, vm)) = process else { continue };
-        match host.cells.adopt(process.identity.pid, process.cell) {
-            Ok(cell) => {
-                let running = Arc::new(Running { image, vm, cell });
-                match awake(host, &running).await {
-                    Ok(()) => tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine"),
-                    Err(error) => tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer"),
-                }
-                host.insert(machine, running);
+        let Some(process) = record.process.as_ref().filter(|_| record.launched) else {
+            // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING.
+            end_process(host, &record).await;
+            continue;
+        };
+        if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
+            adopt(host, machine, &record.image, process, vm).await;
+        }
+    }
+    end_strays(host)
+}
+
+async fn adopt(host: &Arc<LocalHost>, machine: MachineId, image: &ImageKey, process: &RunningProcess, vm: Arc<dyn Vm>) {
+    match host.cells.adopt(process.identity.pid, process.cell) {
+        Ok(cell) => {
+            let running = Arc::new(Running { image: image.clone(), vm, cell });
+            match awake(host, &running).await {
+                Ok(()) => tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine"),
+                Err(error) => tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer"),
             }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
-                vm.stop().await;
-            }
+            host.insert(machine, running);
+        }
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
+            vm.stop().await;
+        }
+    }
+}
+
+async fn end_process(host: &LocalHost, record: &MachineRecord) {
+    if let Some(process) = &record.process
+        && let Ok(vm) = host.engine.adopt(process.identity, host.layout.work()).await
+    {
+        vm.stop().await;
+    }
+}
+
+/// Processes that run as one of this daemon's users and were not adopted: builders, captures, and starts that were never recorded.
+fn end_strays(host: &LocalHost) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stray = host.cells.is_user(real_uid(pid).unwrap_or_default()) && !host.runs_as(pid);
+        if stray && let Ok(process) = ProcessIdentity::of(pid).and_then(ProcessHandle::open) {
+            tracing::info!(pid, "ending a virtual machine process that belongs to no machine");
+            process.kill();
         }
     }
     Ok(())
+}
+
+/// From `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped.
+fn real_uid(pid: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
 }
 
 /// The daemon may have been killed while the machine was paused or frozen, at the start or the end of its run. For one that ran all the while this sets the
@@ -64,11 +100,8 @@ async fn awake(host: &LocalHost, running: &Running) -> Result<(), HostError> {
 pub(crate) fn inventory(host: &Arc<LocalHost>) -> io::Result<Vec<Machine>> {
     let mut found = Vec::new();
     for (machine, files) in machines(host)? {
-        let Ok(record) = MachineRecord::read(&files) else {
-            // Not even a record: its launch had hardly begun.
-            crate::local::remove_directory(&files.0)?;
-            continue;
-        };
+        // A launch that has just begun has no record yet.
+        let Ok(record) = MachineRecord::read(&files) else { continue };
         let status = match host.running(machine) {
             Some(_) => MachineStatus::Running,
             None if files.snapshot().manifest().exists() => MachineStatus::Suspended,

@@ -59,11 +59,18 @@ pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, Hos
     }
 }
 
+/// An operation that is given up takes its machine with it.
+impl Drop for Booted {
+    fn drop(&mut self) {
+        self.vm.kill();
+    }
+}
+
 impl Booted {
     /// Ends the process and takes its cell away.
     pub(super) async fn end(&self) {
         self.vm.stop().await;
-        self.cell.dismantle().await;
+        self.cell.dismantle();
     }
 
     /// Waits for the agent.

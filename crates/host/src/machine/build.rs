@@ -27,6 +27,11 @@ const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: 4096, disk_gib:
 /// Lines that the script marks as its own, on standard output.
 const STEP_MARK: &str = "@emberbox-step ";
 const IMAGE_MARK: &str = "@emberbox-image ";
+const EXPORT: &str = "export";
+/// The script's steps in their order.
+const STEPS: [&str; 2] = ["dockerfile", EXPORT];
+/// Labels and history make descriptions long; this is longer than any registry takes.
+const MAX_DESCRIPTION_BYTES: usize = 4 * 1024 * 1024;
 /// Mounted where no image keeps anything, beside the system's bundle: replacing that in place would break the installation of ca-certificates.
 const CA_PATH: &str = "/run/emberbox/ca.pem";
 /// Variables by which common tools find a CA bundle.
@@ -153,7 +158,7 @@ async fn follow(booted: &Booted, command: Command, output: &OutputSink, steps: &
         match exchange.next().await? {
             Reply::Log(LogLine { text, .. }) => seen.line(text, output, steps),
             Reply::Exited { code: 0 } => {
-                steps.mark(seen.step.as_deref().unwrap_or("script"));
+                steps.mark(seen.step.unwrap_or("script"));
                 return seen.config();
             }
             Reply::Exited { .. } if started.elapsed() >= limit => return Err(HostError::BuildTimedOut { limit }),
@@ -180,23 +185,28 @@ struct OciImage {
 #[derive(Default)]
 struct Seen {
     /// The script's step that runs.
-    step: Option<String>,
+    step: Option<&'static str>,
     /// The Dockerfile's instruction that runs, as buildah announces it.
     instruction: Option<String>,
     tail: Vec<String>,
-    description: Option<String>,
+    /// What buildah says of the image, put together from its parts.
+    description: String,
 }
 
 impl Seen {
     fn line(&mut self, text: String, output: &OutputSink, steps: &mut Steps) {
-        if let Some(step) = text.strip_prefix(STEP_MARK) {
-            if let Some(done) = self.step.replace(step.to_owned()) {
-                steps.mark(&done);
+        // The Dockerfile's programs print what they like: each step begins once and in its order, and the description comes in the last.
+        let next = STEPS.iter().position(|step| self.step == Some(step)).map_or(0, |now| now + 1);
+        if let Some(step) = STEPS.get(next).filter(|step| text.strip_prefix(STEP_MARK) == Some(step)) {
+            if let Some(done) = self.step.replace(step) {
+                steps.mark(done);
             }
-            return output(Output::Step(step.to_owned()));
+            return output(Output::Step((*step).to_owned()));
         }
-        if let Some(description) = text.strip_prefix(IMAGE_MARK) {
-            self.description = Some(description.to_owned());
+        if let Some(part) = text.strip_prefix(IMAGE_MARK).filter(|_| self.step == Some(EXPORT)) {
+            if self.description.len() < MAX_DESCRIPTION_BYTES {
+                self.description.push_str(part);
+            }
             return;
         }
         if text.starts_with("STEP ") {
@@ -208,7 +218,7 @@ impl Seen {
 
     fn config(self) -> Result<ContainerConfig, HostError> {
         let malformed = HostError::internal("read the built image's configuration");
-        let description: Description = serde_json::from_str(&self.description.unwrap_or_default()).map_err(malformed)?;
+        let description: Description = serde_json::from_str(&self.description).map_err(malformed)?;
         let mut config = description.oci.config;
         // Variables that only the build needed to find its CA bundle are no part of the image.
         let ours = |pair: &String| pair.split_once('=').is_some_and(|(name, value)| CA_VARIABLES.contains(&name) && value == CA_PATH);

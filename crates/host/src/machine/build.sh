@@ -31,5 +31,6 @@ root=$(buildah mount "$container")
 # The disk is blank and lives as long as its snapshots: a journal and checksums of metadata would only cost time.
 mke2fs -q -F -t ext4 -O '^has_journal,^metadata_csum,^resize_inode' -E assume_storage_prezeroed=1,nodiscard -m 0 -d "$root" /dev/emberbox/root
 sync
-description=$(buildah inspect --type image localhost/emberbox-build | tr -d '\n')
-printf '@emberbox-image %s\n' "$description"
+# In parts, because lines have a largest length.
+buildah inspect --type image localhost/emberbox-build | tr -d '\n' | fold -b -w 32000 | sed 's/^/@emberbox-image /'
+echo

@@ -9,10 +9,11 @@ use emberbox_agent_protocol::{Application, Capabilities, HookOutcome, Identity, 
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::blocking;
 use super::boot::{BootSpec, Booted, boot};
 use super::hooks::HookName;
 use super::restore::{self, Copy};
-use super::suspend::{FROZEN_WITHIN, blocking};
+use super::suspend::FROZEN_WITHIN;
 use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};

@@ -6,6 +6,7 @@ use emberbox_agent_protocol::Identity;
 use uuid::Uuid;
 
 use super::hooks::{HookName, run_body};
+use super::record::MachineRecord;
 use super::restore::{self, Copy};
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running, remove_directory};
@@ -50,10 +51,15 @@ async fn launch_steps(
     steps.mark("disk");
     let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
     let running = restore::start(host, copy, steps).await?;
-    if let Err(error) = thaw(host, request, &running, steps).await {
+    let launched = match thaw(host, request, &running, steps).await {
+        Ok(()) => MachineRecord::mark_launched(files).map_err(HostError::internal("record the launch")),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = launched {
         running.end().await;
         return Err(error);
     }
+    steps.mark("record");
     Ok(running)
 }
 

@@ -12,3 +12,18 @@ mod restore;
 pub(crate) mod resume;
 pub(crate) mod stop;
 pub(crate) mod suspend;
+
+use crate::HostError;
+
+/// Runs file work off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    attempted: &'static str,
+) -> Result<T, HostError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => Err(HostError::DiskFull),
+        Ok(Err(error)) => Err(HostError::internal(attempted)(error)),
+        Err(error) => Err(HostError::internal(attempted)(error)),
+    }
+}

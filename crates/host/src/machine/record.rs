@@ -9,6 +9,8 @@ use crate::sys::pidfd::ProcessIdentity;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MachineRecord {
     pub image: ImageKey,
+    /// Its application has an identity of its own: false until the launch's last step.
+    pub launched: bool,
     /// While it runs.
     pub process: Option<RunningProcess>,
 }
@@ -23,6 +25,10 @@ pub(crate) struct RunningProcess {
 impl MachineRecord {
     pub(crate) fn read(files: &MachineFiles) -> std::io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(files.record())?)?)
+    }
+
+    pub(crate) fn mark_launched(files: &MachineFiles) -> std::io::Result<()> {
+        Self { launched: true, ..Self::read(files)? }.write(files)
     }
 
     pub(crate) fn write(&self, files: &MachineFiles) -> std::io::Result<()> {
@@ -40,10 +46,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = MachineFiles(directory.path().to_path_buf());
         let process = RunningProcess { identity: ProcessIdentity { pid: 7, start_ticks: 9 }, cell: 3 };
-        let record = MachineRecord { image: ImageKey::new("image-1").unwrap(), process: Some(process) };
+        let record = MachineRecord { image: ImageKey::new("image-1").unwrap(), launched: true, process: Some(process) };
         record.write(&files).unwrap();
         assert_eq!(MachineRecord::read(&files).unwrap(), record);
-        std::fs::write(files.record(), r#"{"image":"image-1","process":null}"#).unwrap();
+        std::fs::write(files.record(), r#"{"image":"image-1","launched":true,"process":null}"#).unwrap();
         assert_eq!(MachineRecord::read(&files).unwrap().process, None);
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Copy<'a> {
     /// Guest RAM of the image, and the device state to start from.
     pub base: &'a SnapshotFiles,
     pub state: &'a SnapshotFiles,
-    /// The machine's own pages, when it was suspended.
+    /// The machine's own pages, when it was suspended; a machine without them is being launched.
     pub layer: Option<&'a SnapshotFiles>,
 }
 
@@ -50,13 +50,13 @@ pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Ste
     let vm = host.engine.restore(spec, opened.1).await?;
     let process = RunningProcess { identity: vm.process(), cell: cell.number };
     let running = Arc::new(Running { image: copy.image.clone(), vm, cell });
-    let record = MachineRecord { image: copy.image.clone(), process: Some(process) };
+    let record = MachineRecord { image: copy.image.clone(), launched: copy.layer.is_some(), process: Some(process) };
     if let Err(error) = record.write(copy.files) {
         running.end().await;
         return Err(HostError::internal("record the machine's process")(error));
     }
     steps.mark("process");
-    if let Err(error) = running.vm.restored().await {
+    if let Err(error) = running.vm.run_restored().await {
         running.end().await;
         return Err(error.into());
     }

@@ -38,8 +38,16 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
     }
     host.insert(request.machine, running.clone());
     if let Some(call) = &request.resume {
-        HookName::Resume.call(&host.agent(&running.cell), call).await?;
-        steps.mark("resume_hook");
+        match HookName::Resume.call(&host.agent(&running.cell), call).await {
+            Ok(()) => steps.mark("resume_hook"),
+            // The application's own failure: the machine runs, and control decides.
+            Err(error @ HostError::Hook { .. }) => return Err(error),
+            Err(error) => {
+                host.remove(request.machine);
+                running.end().await;
+                return Err(HostError::MachineLost { machine: request.machine, reason: error.to_string() });
+            }
+        }
     }
     Ok(steps.finish())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::blocking;
 use super::hooks::HookName;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
@@ -21,7 +22,8 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
         running.end().await;
         steps.mark("process_end");
     }
-    remove_directory(&host.layout.machine(request.machine).0).map_err(HostError::internal("delete a machine's files"))?;
+    let directory = host.layout.machine(request.machine).0;
+    blocking(move || remove_directory(&directory), "delete a machine's files").await?;
     steps.mark("files");
     Ok(steps.finish())
 }

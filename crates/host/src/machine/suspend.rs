@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use emberbox_agent_protocol::Request;
 
+use super::blocking;
 use super::hooks::HookName;
 use super::record::MachineRecord;
 use crate::agent::AgentLink;
@@ -43,12 +44,16 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
         }
     };
     host.remove(request.machine);
-    running.vm.stop().await;
-    let record = MachineRecord { image: running.image.clone(), process: None };
-    record.write(&files).map_err(HostError::internal("record the suspension"))?;
-    forget_resumed(&files);
+    // The snapshot has its name: from here on the machine is suspended whatever fails.
+    running.end().await;
     steps.mark("process_end");
-    let disk_bytes = occupied_bytes(&files.disk()).map_err(HostError::internal("measure the disk"))?;
+    let disk_bytes = occupied_bytes(&files.disk()).unwrap_or_default();
+    let record = MachineRecord { image: running.image.clone(), launched: true, process: None };
+    let tidied = blocking(move || record.write(&files).and_then(|()| remove_directory(&files.resumed().0)), "tidy up after a suspension");
+    if let Err(error) = tidied.await {
+        tracing::warn!(error = &error as &dyn std::error::Error, machine = %request.machine, "a suspension was not tidied up after");
+    }
+    steps.mark("tidy");
     Ok(Suspended { memory_bytes, disk_bytes, steps: steps.finish() })
 }
 
@@ -120,36 +125,17 @@ fn commit(files: &MachineFiles, new: &SnapshotFiles) -> std::io::Result<()> {
 
 /// A suspension that did not come about: the machine runs on as if nobody had asked.
 async fn go_on(running: &Running, agent: &AgentLink, files: &MachineFiles) {
+    // First, so that a crash never finds a snapshot older than the disk it goes with.
+    for directory in [files.snapshot_in_progress().0, files.snapshot().0] {
+        if let Err(error) = remove_directory(&directory) {
+            tracing::warn!(%error, "a half-made snapshot could not be removed");
+        }
+    }
     let resumed = running.vm.resume().await;
     if let Err(error) = &resumed {
         tracing::warn!(error = error as &dyn std::error::Error, "a machine could not be resumed after a failed suspension");
     }
     if let Err(error) = agent.command(Request::Thaw, FROZEN_WITHIN).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "a machine could not be thawed after a failed suspension");
-    }
-    for directory in [files.snapshot_in_progress().0, files.snapshot().0] {
-        if let Err(error) = remove_directory(&directory) {
-            tracing::warn!(%error, "a half-made snapshot could not be removed");
-        }
-    }
-}
-
-/// The pages of the suspension before this one are in the new snapshot.
-fn forget_resumed(files: &MachineFiles) {
-    if let Err(error) = remove_directory(&files.resumed().0) {
-        tracing::warn!(%error, "an old snapshot could not be removed");
-    }
-}
-
-/// Runs file work off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-    attempted: &'static str,
-) -> Result<T, HostError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => Err(HostError::DiskFull),
-        Ok(Err(error)) => Err(HostError::internal(attempted)(error)),
-        Err(error) => Err(HostError::internal(attempted)(error)),
     }
 }

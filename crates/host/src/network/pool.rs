@@ -18,7 +18,10 @@ use super::{NetworkConfig, NetworkError, dns, rules, tools};
 
 /// Users of machines have numbers from here on: above what distributions and `subuid` hand out, below the 31 bits that all tools can handle.
 const FIRST_USER: u32 = 0x7000_0000;
+/// Links that the kernel may refuse before making a cell is given up.
+const REFUSALS: u32 = 3;
 const LOCKS: &str = "/run/emberbox";
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Gives cells out and fills itself up again in the background. Dropping it takes the unused ones away.
 #[derive(Debug)]
@@ -43,9 +46,10 @@ impl CellPool {
     /// Prepares the host (rules, forwarding) and starts filling. `record` is the file that remembers which addresses this daemon uses.
     pub(crate) async fn start(config: &NetworkConfig, record: &Path) -> Result<Self, NetworkError> {
         let (slice, lock) = claim_slice(record)?;
-        let host_rules = rules::host(&slice);
+        let (host_slice, allow) = (slice.clone(), config.allow.clone());
         let prepared = tokio::task::spawn_blocking(move || {
-            tools::nft(None, &host_rules)?;
+            let only_ours = forwarding_is_ours()?;
+            tools::nft(None, &rules::host(&host_slice, &allow, only_ours))?;
             enable_forwarding()
         });
         prepared.await.map_err(|error| NetworkError::Io { attempted: "prepare the host's network", source: error.into() })??;
@@ -81,6 +85,12 @@ impl CellPool {
         FIRST_USER + self.factory.slice.number * LINKS + cell.number
     }
 
+    /// Whether a user number is one of this daemon's machines'.
+    pub(crate) fn is_user(&self, uid: u32) -> bool {
+        let first = FIRST_USER + self.factory.slice.number * LINKS;
+        (first..first + LINKS).contains(&uid)
+    }
+
     pub(crate) fn adopt(&self, pid: i32, number: u32) -> Result<Cell, NetworkError> {
         Cell::adopt(pid, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
     }
@@ -110,16 +120,16 @@ impl Factory {
     fn make_blocking(&self) -> Result<Cell, NetworkError> {
         // A number whose link still exists (its machine lives) is refused by the kernel: the next one is tried.
         let mut last = NetworkError::NoAddresses;
+        let mut refused = 0;
         for _ in 0..LINKS {
             let link = self.slice.link(self.next.fetch_add(1, Ordering::Relaxed));
-            if std::path::Path::new("/sys/class/net").join(&link.interface).exists() {
+            if Path::new("/sys/class/net").join(&link.interface).exists() {
                 continue;
             }
             match Cell::create(&link, &self.allow, &self.resolvers, &self.runtime) {
-                Err(error @ NetworkError::Refused { tool: "ip", .. }) => last = error,
+                Err(error @ NetworkError::Refused { tool: "ip", .. }) if refused < REFUSALS => (last, refused) = (error, refused + 1),
                 other => return other,
             }
-            break;
         }
         Err(last)
     }
@@ -179,12 +189,27 @@ fn host_addresses() -> Vec<Ipv4Addr> {
     addresses.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).collect()
 }
 
+/// Whether forwarding is on for our sake alone: it was off when a daemon first asked since the host's boot.
+fn forwarding_is_ours() -> Result<bool, NetworkError> {
+    let marker = Path::new(LOCKS).join("forwarding");
+    if !is_forwarding()? {
+        File::create(&marker).map_err(forwarding_failed)?;
+    }
+    Ok(marker.exists())
+}
+
 fn enable_forwarding() -> Result<(), NetworkError> {
-    const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-    let failed = |source| NetworkError::Io { attempted: "turn on IPv4 forwarding (sysctl net.ipv4.ip_forward)", source };
-    if std::fs::read_to_string(FORWARD).map_err(failed)?.trim() != "1" {
-        std::fs::write(FORWARD, "1").map_err(failed)?;
-        tracing::info!("turned on IPv4 forwarding (net.ipv4.ip_forward=1), which guests need to reach the internet");
+    if !is_forwarding()? {
+        std::fs::write(FORWARD, "1").map_err(forwarding_failed)?;
+        tracing::info!("turned on IPv4 forwarding (net.ipv4.ip_forward=1) for guests alone: other packets are not forwarded");
     }
     Ok(())
+}
+
+fn is_forwarding() -> Result<bool, NetworkError> {
+    Ok(std::fs::read_to_string(FORWARD).map_err(forwarding_failed)?.trim() == "1")
+}
+
+fn forwarding_failed(source: io::Error) -> NetworkError {
+    NetworkError::Io { attempted: "turn on IPv4 forwarding (sysctl net.ipv4.ip_forward)", source }
 }

@@ -6,12 +6,12 @@ use emberbox_agent_protocol::{AGENT_PORT, DNS_ADDRESS, GUEST_ADDRESS, HOST_ADDRE
 /// What is not the public internet: the guest reaches none of it unless the operator allows a part (IANA's special-purpose registry).
 const NOT_PUBLIC: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
 
+/// Connections of one guest at a time: each is an entry in a table that the whole host shares.
+const MAX_CONNECTIONS: u32 = 4096;
+
 /// The filter inside a cell. Destinations come first: a rule that allowed a protocol before them would open the host.
 pub(super) fn cell(allow: &[String]) -> String {
-    let allowed = match allow {
-        [] => String::new(),
-        networks => format!("ip daddr {{ {} }} meta l4proto tcp accept", networks.join(", ")),
-    };
+    let allowed = allowed(allow, "");
     format!(
         "table inet cell {{
   chain input {{
@@ -35,7 +35,7 @@ pub(super) fn cell(allow: &[String]) -> String {
     iifname tap0 oifname up0 ip saddr {GUEST_ADDRESS} jump egress
   }}
   chain egress {{
-    tcp flags syn tcp option maxseg size set rt mtu
+    ct state new ct count over {MAX_CONNECTIONS} drop
     {allowed}
     ip daddr {{ {NOT_PUBLIC} }} reject with icmp type admin-prohibited
     meta l4proto {{ tcp, icmp }} accept
@@ -53,8 +53,13 @@ table ip cell_nat {{
 }
 
 /// The host's side, for all cells of one daemon. Replaces what an earlier run of it left.
-pub(super) fn host(slice: &Slice) -> String {
+///
+/// The host may translate destinations (published ports of containers), which the cell could not see: what was translated is refused. With
+/// `only_ours` forwarding is on for our sake alone, and packets of others are not forwarded.
+pub(super) fn host(slice: &Slice, allow: &[String], only_ours: bool) -> String {
     let (prefix, cidr) = (&slice.prefix, slice.cidr());
+    let allowed = allowed(allow, &format!("iifname \"{prefix}-*\""));
+    let others = if only_ours { "iifname != \"eb*\" oifname != \"eb*\" drop" } else { "" };
     format!(
         "table inet {prefix}
 delete table inet {prefix}
@@ -65,7 +70,13 @@ table inet {prefix} {{
   }}
   chain forward {{
     type filter hook forward priority filter - 10; policy accept;
+    {others}
     iifname \"{prefix}-*\" oifname \"eb*\" drop
+    iifname \"{prefix}-*\" ct status dnat drop
+    iifname \"{prefix}-*\" tcp flags syn tcp option maxseg size set rt mtu
+    oifname \"{prefix}-*\" tcp flags syn tcp option maxseg size set rt mtu
+    {allowed}
+    iifname \"{prefix}-*\" ip daddr {{ {NOT_PUBLIC} }} drop
     oifname \"{prefix}-*\" ct state established,related accept
     oifname \"{prefix}-*\" drop
   }}
@@ -76,6 +87,14 @@ table inet {prefix} {{
 }}
 "
     )
+}
+
+/// A rule for what the operator allows beyond public addresses.
+fn allowed(allow: &[String], from: &str) -> String {
+    match allow {
+        [] => String::new(),
+        networks => format!("{from} ip daddr {{ {} }} meta l4proto tcp accept", networks.join(", ")),
+    }
 }
 
 /// Takes the host's side away.

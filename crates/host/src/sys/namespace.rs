@@ -7,10 +7,17 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::sync::oneshot;
+
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 5;
+/// A guest is a hop away: one that acknowledges nothing for this long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(20);
 
 /// An open network namespace. It lives as long as this, or as a process or thread in it.
 #[derive(Debug, Clone)]
@@ -93,6 +100,10 @@ impl SocketFactory {
         let socket = socket.await.map_err(|_| gone())??;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        // A guest whose process was killed sends no goodbye.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_RETRIES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(GONE_AFTER))?;
         tokio::net::TcpSocket::from_std_stream(socket.into()).connect(address.into()).await
     }
 }

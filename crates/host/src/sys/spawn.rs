@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
@@ -61,11 +63,28 @@ fn keep_over_exec(fd: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// An in-memory file of the daemon that a confined process can read and map as code.
-pub(crate) fn memory_file(name: &std::ffi::CStr, content: &[u8]) -> io::Result<OwnedFd> {
+/// An in-memory file that confined processes can read and map as code. Sealed: all of them get the same file, and none may change it for the others.
+pub(crate) fn sealed_file(name: &std::ffi::CStr, content: &[u8]) -> io::Result<OwnedFd> {
     use std::io::Write;
-    let fd = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(content)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn nobody_who_holds_a_sealed_file_can_change_it() {
+        let fd = sealed_file(c"test", b"code").unwrap();
+        let mut copy = std::fs::File::from(fd.try_clone().unwrap());
+        assert!(copy.write_all(b"other").is_err());
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        assert!(std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(b"other")).is_err());
+    }
 }

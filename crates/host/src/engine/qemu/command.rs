@@ -33,7 +33,7 @@ impl QemuCommand {
             .flag("-no-reboot")
             .arg("-display", "none")
             .arg("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-            .arg("-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off,memory-backend=ram")
+            .arg("-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off,memory-backend=ram,mem-merge=off")
             .arg("-m", &format!("{}M", spec.shape.memory_mib))
             .arg("-smp", &spec.shape.vcpus.to_string())
             .arg("-global", "virtio-mmio.force-legacy=false");
@@ -87,7 +87,7 @@ impl QemuCommand {
         self.arg("-object", &format!("memory-backend-file,id=ram,size={mib}M,share=on,mem-path={path}"))
     }
 
-    /// The layers from the last backing file up, then the device. A guest's flushes do not reach the host's disk: a machine that runs is lost with the
+    /// The layers from the last backing file up, then the device. A full host disk is an I/O error in the guest: QEMU's default would stop it for good. A guest's flushes do not reach the host's disk: a machine that runs is lost with the
     /// host's power anyway, and whoever keeps a disk beyond its machine (suspend, capture) syncs the file.
     fn disk(&mut self, disk: VmDisk) {
         let serial = disk.serial;
@@ -112,7 +112,7 @@ impl QemuCommand {
             backing = Some(node);
         }
         if let Some(node) = backing {
-            self.arg("-device", &format!("virtio-blk-device,drive={node},serial={serial}"));
+            self.arg("-device", &format!("virtio-blk-device,drive={node},serial={serial},werror=report,rerror=report"));
         }
     }
 

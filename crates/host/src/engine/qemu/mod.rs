@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use super::{Boot, Engine, EngineError, Restore, Vm, VmSpec};
 use crate::manifest::EngineIdentity;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::sys::spawn::{Confinement, memory_file, spawn_confined};
+use crate::sys::spawn::{Confinement, sealed_file, spawn_confined};
 use command::QemuCommand;
 use output::Output;
 use qmp::Qmp;
@@ -63,7 +63,7 @@ impl QemuEngine {
             cpu_profile: accelerator.cpu_profile(),
             tsc_khz: crate::sys::tsc::measure_khz(),
         };
-        let library = memory_file(c"emberbox-private-memory", PRIVATE_MEMORY_LIBRARY).map_err(EngineError::Start)?;
+        let library = sealed_file(c"emberbox-private-memory", PRIVATE_MEMORY_LIBRARY).map_err(EngineError::Start)?;
         Ok(Self { binary, accelerator, identity, library })
     }
 
@@ -84,8 +84,17 @@ impl QemuEngine {
         let sender = sender.into_blocking_fd()?;
         command.stdin(Stdio::null()).stderr(sender.try_clone()?).stdout(sender);
         let confinement = Confinement { uid, group: self.accelerator.device_group(), namespace, open_files: OPEN_FILES, inherited };
-        let child = spawn_confined(command, confinement)?;
-        let process = ProcessHandle::open(ProcessIdentity::of(i32::try_from(child.id()).map_err(io::Error::other)?)?)?;
+        let mut child = spawn_confined(command, confinement)?;
+        let opened = i32::try_from(child.id()).map_err(io::Error::other).and_then(ProcessIdentity::of).and_then(ProcessHandle::open);
+        let process = match opened {
+            Ok(process) => process,
+            Err(error) => {
+                // Nobody could watch it, so nobody may own it.
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
         let output = Output::default();
         tokio::spawn(output.clone().collect(receiver));
         Ok(QemuVm::watch(process, Some(child), directory, output))
@@ -112,8 +121,8 @@ impl Engine for QemuEngine {
         let control = listen(&directory).map_err(EngineError::Start)?;
         let library = self.library.try_clone().map_err(EngineError::Start)?;
         let (command, state) = QemuCommand::new(&self.binary, self.accelerator, spec, control).restore(restore, library, memory_mib);
-        let vm = self.start(command, uid, namespace, directory).map_err(EngineError::Start)?;
-        vm.load(state);
+        let mut vm = self.start(command, uid, namespace, directory).map_err(EngineError::Start)?;
+        vm.incoming = Mutex::new(Some(state));
         Ok(Arc::new(vm))
     }
 
@@ -140,7 +149,8 @@ struct QemuVm {
     directory: PathBuf,
     ended: watch::Receiver<bool>,
     output: Output,
-    restored: Mutex<Option<tokio::task::JoinHandle<Result<(), EngineError>>>>,
+    /// The descriptor that the state comes from, until it has been loaded.
+    incoming: Mutex<Option<i32>>,
 }
 
 impl QemuVm {
@@ -158,20 +168,16 @@ impl QemuVm {
             }
             tell.send_replace(true);
         });
-        Self { process, directory, ended, output, restored: Mutex::new(None) }
+        Self { process, directory, ended, output, incoming: Mutex::new(None) }
     }
 
-    /// Sends the commands of a restore before QEMU has come up: it finds them waiting.
-    fn load(&self, state: i32) {
-        let directory = self.directory.clone();
-        let task = tokio::spawn(async move {
-            let mut control = Qmp::connect(&directory, CONTROL_SOCKET).await?;
-            control.run(&[ignore_shared_memory(), ("migrate-incoming", json!({"uri": format!("fd:{state}")}))]).await?;
-            control.migration_ended().await?;
-            // The state was saved paused, so it comes back paused.
-            control.execute("cont", json!({})).await.map(|_| ())
-        });
-        *self.restored.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    /// Sends the commands of a restore, which QEMU may find waiting when it comes up.
+    async fn load(&self, state: i32) -> Result<(), EngineError> {
+        let mut control = Qmp::connect(&self.directory, CONTROL_SOCKET).await?;
+        control.run(&[ignore_shared_memory(), ("migrate-incoming", json!({"uri": format!("fd:{state}")}))]).await?;
+        control.migration_ended().await?;
+        // The state was saved paused, so it comes back paused.
+        control.execute("cont", json!({})).await.map(|_| ())
     }
 
     async fn connect(&self) -> Result<Qmp, EngineError> {
@@ -198,12 +204,12 @@ impl Vm for QemuVm {
         self.process.identity
     }
 
-    async fn restored(&self) -> Result<(), EngineError> {
-        let task = self.restored.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(task) = task else { return Ok(()) };
+    async fn run_restored(&self) -> Result<(), EngineError> {
+        let state = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(state) = state else { return Ok(()) };
         tokio::select! {
             output = self.end() => Err(EngineError::Ended { output }),
-            loaded = task => loaded.map_err(|error| EngineError::Control(io::Error::other(error)))?,
+            loaded = self.load(state) => loaded,
         }
     }
 
@@ -222,6 +228,10 @@ impl Vm for QemuVm {
         control.give(STATE_FD, to.as_fd()).await?;
         control.execute("migrate", json!({"uri": format!("fd:{STATE_FD}")})).await?;
         control.migration_ended().await
+    }
+
+    fn kill(&self) {
+        self.process.kill();
     }
 
     async fn stop(&self) {
