@@ -94,6 +94,8 @@ APPLICATIONS = {
     "ready-500": ({"environment": {"PROBE_READY": "500"}, "hooks": READY}, ["Ready lifecycle hook returned HTTP status 500."], True),
     "never-ready": ({"environment": {"PROBE_READY": "never"}, "hooks": hooks(ready=4)}, ["Ready hook invocation timed out after PT4S"], True),
     "silent": ({"environment": {"PROBE_READY": "silent"}, "hooks": hooks(ready=4)}, ["Ready hook invocation timed out after PT4S"], True),
+    "starts-nothing": ({"dockerfile": "FROM scratch\nCOPY emberbox-probe /probe\n"}, ["neither ENTRYPOINT nor CMD"], True),
+    "exits-without-hooks": ({"environment": {"PROBE_READY": "exit"}, "hooks": {}}, ["exited with code 7", "exiting as asked"], True),
     "exits": ({"environment": {"PROBE_READY": "exit"}, "hooks": READY}, ["exited with code 7"], True),
 }
 

@@ -3,7 +3,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support.images import hooks
-from support.microvm import launch
+from support.microvm import launch, run
 from support.waiting import until
 
 
@@ -69,6 +69,30 @@ HOOK_FAILURES = {
     "run-400": ({"PROBE_RUN": "400"}, hooks(microvm=("run",)), "Run lifecycle hook returned HTTP status 400."),
     "run-hangs": ({"PROBE_RUN": "hang"}, hooks(microvm=("run",), run=2), "Run lifecycle hook invocation timed out after PT2S"),
 }
+
+
+@pytest.fixture(scope="module")
+def stubborn(images):
+    """Refuses to be suspended for long, and to be resumed."""
+    environments = {"suspend": {"PROBE_SUSPEND": "500"}, "resume": {"PROBE_RESUME": "500"}}
+    return {name: images.probe(name, environment, hooks=hooks(microvm=("suspend", "resume"))) for name, environment in environments.items()}
+
+
+def test_a_refused_suspend_leaves_it_running(daemon, stubborn):
+    with run(daemon, stubborn["suspend"].built()) as microvm:
+        counter = microvm.get("/counter?add=3")["counter"]
+        microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+        reason = until("the refusal is told", lambda: microvm.describe().get("stateReason"))
+        assert reason.startswith("Suspend lifecycle hook returned HTTP status 500.")
+        assert microvm.state == "RUNNING" and microvm.get("/counter?add=0")["counter"] == counter
+
+
+def test_a_failed_resume_hook_ends_it_and_says_why(daemon, stubborn):
+    microvm = run(daemon, stubborn["resume"].built()).suspend()
+    microvm.client.resume_microvm(microvmIdentifier=microvm.id)
+    microvm.wait("TERMINATED")
+    assert microvm.describe()["stateReason"].startswith("Resume lifecycle hook returned HTTP status 500.")
+    assert microvm.process() is None
 
 
 @pytest.fixture(scope="module")

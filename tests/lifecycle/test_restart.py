@@ -1,7 +1,10 @@
 """The daemon ends, orderly or not, and comes back: MicroVMs, images and files are there."""
+import time
+
 import pytest
 
 from support.microvm import AUTO_RESUME, run
+from support.waiting import until
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -32,6 +35,31 @@ def test_microvms_outlive_the_daemon(daemon, probe, how):
         running.suspend().resume()
         assert running.get("/counter?add=0")["counter"] == running.counter
         assert running.get("/resolve?name=deb.debian.org&timeout_ms=10000")["server"] == "169.254.169.253"
+
+
+# Seconds after the call: before, within and after each step of a suspend or a wake.
+MOMENTS = (0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.25)
+
+
+@pytest.mark.parametrize("operation", ["suspend_microvm", "resume_microvm"])
+def test_a_daemon_killed_within_an_operation_loses_nothing(daemon, probe, operation):
+    with run(daemon, probe, idlePolicy=AUTO_RESUME) as microvm:
+        checksum = microvm.get("/touch?mib=30")["checksum"]
+        microvm.request("PUT", "/files/kept", data=b"kept")
+        counter = 0
+        for moment in MOMENTS:
+            if operation == "resume_microvm":
+                microvm.suspend()
+            getattr(daemon.microvms, operation)(microvmIdentifier=microvm.id)
+            time.sleep(moment)
+            daemon.restart("kill")
+            until("it is settled", lambda: microvm.state in ("RUNNING", "SUSPENDED"), 30)
+            # A request finds it, awake or asleep, with everything that was acknowledged.
+            assert microvm.get("/counter?add=1")["counter"] == counter + 1
+            counter += 1
+            touched = microvm.get("/touched")
+            assert touched["intact"] and touched["checksum"] == checksum
+            assert microvm.request("GET", "/files/kept").content == b"kept"
 
 
 def test_a_process_that_died_meanwhile_is_noticed(daemon, probe):

@@ -34,6 +34,8 @@ pub(crate) const DATABASE: &str = "emberbox.db";
 pub(crate) const ENDPOINT: &str = "endpoint.json";
 pub(crate) const LOGS: &str = "logs";
 const LOCK: &str = "lock";
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
     start_log(arguments.log);
@@ -55,7 +57,7 @@ fn start_log(form: LogForm) {
 }
 
 async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
-    let _lock = claim(data)?;
+    let _lock = claim(data).await?;
     raise_open_files();
     let store = Store::open(&data.join(DATABASE)).await.context("could not open the records")?;
     let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
@@ -105,15 +107,24 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One daemon to a data directory.
-fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
+/// One daemon to a data directory. Waits a moment: a process that a killed daemon was just starting keeps its lock until it is executed.
+async fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(data).with_context(|| format!("could not make {}", data.display()))?;
     std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("could not protect {}", data.display()))?;
     let file = File::create(data.join(LOCK)).with_context(|| format!("could not open the lock in {}", data.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    for _ in 0..LOCK_ATTEMPTS {
+        match lock {
+            Ok(lock) => return Ok(lock),
+            Err((file, _)) => {
+                tokio::time::sleep(LOCK_POLL).await;
+                lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+            }
+        }
+    }
+    lock.map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
 }
 
 /// Each MicroVM and each connection needs a few descriptors.

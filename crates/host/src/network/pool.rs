@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::Notify;
@@ -21,6 +22,8 @@ const FIRST_USER: u32 = 0x7000_0000;
 /// Links that the kernel may refuse before making a cell is given up.
 const REFUSALS: u32 = 3;
 const LOCKS: &str = "/run/emberbox";
+const LOCK_WITHIN: Duration = Duration::from_secs(3);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Gives cells out and fills itself up again in the background. Dropping it takes the unused ones away.
@@ -45,7 +48,10 @@ struct Factory {
 impl CellPool {
     /// Prepares the host (rules, forwarding) and starts filling. `record` is the file that remembers which addresses this daemon uses.
     pub(crate) async fn start(config: &NetworkConfig, record: &Path) -> Result<Self, NetworkError> {
-        let (slice, lock) = claim_slice(record)?;
+        let record = record.to_path_buf();
+        let claimed = tokio::task::spawn_blocking(move || claim_slice(&record)).await;
+        let (slice, lock) =
+            claimed.map_err(|error| NetworkError::Io { attempted: "claim addresses for cells", source: error.into() })??;
         let (host_slice, allow) = (slice.clone(), config.allow.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             let only_ours = forwarding_is_ours()?;
@@ -159,7 +165,7 @@ fn claim_slice(record: &Path) -> Result<(Slice, Flock<File>), NetworkError> {
     std::fs::create_dir_all(LOCKS).map_err(failed)?;
     let recorded = std::fs::read_to_string(record).ok().and_then(|text| text.trim().parse().ok());
     if let Some(slice) = recorded.map(Slice::at)
-        && let Some(lock) = lock(&slice).map_err(failed)?
+        && let Some(lock) = lock_soon(&slice).map_err(failed)?
     {
         return Ok((slice, lock));
     }
@@ -176,6 +182,17 @@ fn claim_slice(record: &Path) -> Result<(Slice, Flock<File>), NetworkError> {
         }
     }
     Err(NetworkError::NoAddresses)
+}
+
+/// As [`lock`], for a slice whose last holder may just have been killed: a process that it was starting keeps its lock until it is executed.
+fn lock_soon(slice: &Slice) -> io::Result<Option<Flock<File>>> {
+    let since = std::time::Instant::now();
+    loop {
+        match lock(slice)? {
+            None if since.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_POLL),
+            locked => return Ok(locked),
+        }
+    }
 }
 
 /// `None` when another daemon has it.
