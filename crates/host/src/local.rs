@@ -139,8 +139,9 @@ impl LocalHost {
             running.cell.dismantle();
             let Some(host) = host.upgrade() else { return };
             if host.remove_if(machine, &running) {
-                let reason = format!("the virtual machine process ended: {output}");
-                tracing::warn!(%machine, reason, "a machine ended unasked");
+                // What QEMU printed is for the operator.
+                tracing::warn!(%machine, output, "a machine's process ended unasked");
+                let reason = "its virtual machine process ended".to_owned();
                 // Nobody listens while the daemon starts or stops.
                 let _ = host.exits.send(MachineExit { machine, reason });
             }

@@ -113,6 +113,8 @@ impl Build<'_> {
         self.fetch(workspace).await?;
         self.unpack(workspace).await?;
         self.begin("build");
+        let (base, version) = self.pipeline.host.base();
+        self.say(format!("managed base: {base} (Debian {version}), whatever name it was asked for by"));
         let request = BuildRootDisk {
             image: self.request.key.clone(),
             context: workspace.context(),
