@@ -67,7 +67,7 @@ def test_unknown_microvm(daemon, operation, microvm):
 
 HOOK_FAILURES = {
     "run-400": ({"PROBE_RUN": "400"}, hooks(microvm=("run",)), "Run lifecycle hook returned HTTP status 400."),
-    "run-hangs": ({"PROBE_RUN": "hang"}, hooks(microvm=("run",), run=2), "Run lifecycle hook invocation timed out after PT2S"),
+    "run-hangs": ({"PROBE_RUN": "hang"}, hooks(microvm=("run",), run=2), "Run hook invocation timed out after PT2S"),
 }
 
 

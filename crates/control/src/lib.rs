@@ -26,6 +26,7 @@ mod logs;
 mod microvm;
 mod operations;
 mod pagination;
+pub mod reason;
 mod reconcile;
 mod refusal;
 mod router;

@@ -14,5 +14,4 @@ mod workspace;
 
 pub use artifact::Limits;
 pub use pipeline::{DEFAULT_BUILD_TIMEOUT, Pipeline, Settings};
-pub use reason::iso8601;
 pub use source::{ArtifactSource, FetchError};

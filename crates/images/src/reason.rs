@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use emberbox_agent_protocol::HookOutcome;
+use emberbox_control::reason::{hook_failure, iso8601, printable};
 use emberbox_host::HostError;
 
 use crate::artifact::{ArchiveError, S3Location};
@@ -57,7 +58,7 @@ pub(crate) fn host_failed(error: &HostError) -> String {
             format!("The application could not be started: {}.", last_bytes(reason, TAIL_BYTES).trim_end_matches('.'))
         }
         HostError::ApplicationExited { code, tail } => application_exited(*code, tail),
-        HostError::Hook { hook, outcome, timeout } => hook_failed(hook, outcome, *timeout),
+        HostError::Hook { hook, outcome, timeout } => hook_ended(hook, outcome, *timeout),
         HostError::DiskFull => disk_full(),
         HostError::NoSuchMachine(_)
         | HostError::MachineLost { .. }
@@ -84,17 +85,11 @@ fn application_exited(code: i32, tail: &[String]) -> String {
     with_tail(format!("The application exited with code {code} before the snapshot could be taken."), tail)
 }
 
-/// `hook` as in the path: `ready`, `validate`.
-fn hook_failed(hook: &str, outcome: &HookOutcome, timeout: Duration) -> String {
-    let name = capitalised(hook);
+/// An application that ended is told as such, whatever hook was waiting for it.
+fn hook_ended(hook: &str, outcome: &HookOutcome, timeout: Duration) -> String {
     match outcome {
-        HookOutcome::TimedOut => format!("{name} hook invocation timed out after {}", iso8601(timeout)),
-        HookOutcome::Answered { status, body } if body.trim().is_empty() => format!("{name} lifecycle hook returned HTTP status {status}."),
-        HookOutcome::Answered { status, body } => {
-            format!("{name} lifecycle hook returned HTTP status {status}. The answer was: {}", first_bytes(body, BODY_BYTES))
-        }
-        HookOutcome::Unreachable { reason } => format!("{name} lifecycle hook could not be called: {}", first_bytes(reason, BODY_BYTES)),
         HookOutcome::ApplicationExited { code } => application_exited(*code, &[]),
+        HookOutcome::Answered { .. } | HookOutcome::TimedOut | HookOutcome::Unreachable { .. } => hook_failure(hook, outcome, timeout),
     }
 }
 
@@ -114,27 +109,6 @@ pub(crate) fn internal(attempted: &str, error: &(dyn Error + 'static)) -> String
     format!("INTERNAL_PLATFORM_ERROR: The host could not {attempted}; its log says why.")
 }
 
-/// As `java.time.Duration` prints it, which is what AWS shows: hours, minutes and seconds, those that are not zero.
-pub fn iso8601(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let mut text = "PT".to_owned();
-    for (count, unit) in [(seconds / 3600, 'H'), (seconds / 60 % 60, 'M')] {
-        if count > 0 {
-            let _ = write!(text, "{count}{unit}");
-        }
-    }
-    match (seconds % 60, duration.subsec_millis()) {
-        (0, 0) if seconds > 0 => {}
-        (rest, 0) => {
-            let _ = write!(text, "{rest}S");
-        }
-        (rest, millis) => {
-            let _ = write!(text, "{}S", format!("{rest}.{millis:03}").trim_end_matches('0'));
-        }
-    }
-    text
-}
-
 fn with_tail(mut reason: String, tail: &[String]) -> String {
     let lines: Vec<String> = tail.iter().map(|line| printable(line)).filter(|line| !line.trim().is_empty()).collect();
     if !lines.is_empty() {
@@ -142,16 +116,6 @@ fn with_tail(mut reason: String, tail: &[String]) -> String {
         reason.push_str(&last_bytes(&lines.join("\n"), TAIL_BYTES));
     }
     reason
-}
-
-fn capitalised(word: &str) -> String {
-    let mut rest = word.chars();
-    rest.next().map(|first| first.to_ascii_uppercase().to_string() + rest.as_str()).unwrap_or_default()
-}
-
-/// Guests write what they like; terminals that show a reason are not theirs to steer.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 fn first_bytes(text: &str, limit: usize) -> String {
@@ -179,23 +143,6 @@ fn last_bytes(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_iso_8601() {
-        for (millis, text) in [
-            (0, "PT0S"),
-            (30_000, "PT30S"),
-            (60_000, "PT1M"),
-            (90_000, "PT1M30S"),
-            (300_000, "PT5M"),
-            (3_600_000, "PT1H"),
-            (3_605_000, "PT1H5S"),
-            (1_500, "PT1.5S"),
-            (60_050, "PT1M0.05S"),
-        ] {
-            assert_eq!(iso8601(Duration::from_millis(millis)), text);
-        }
-    }
 
     #[test]
     fn tails_are_bounded_at_whole_characters_and_steer_no_terminal() {

@@ -72,7 +72,7 @@ async fn a_failed_launch_says_why_in_awss_words() {
             hook_failed("run", HookOutcome::Answered { status: 400, body: "no".into() }),
             "Run lifecycle hook returned HTTP status 400. The answer was: no",
         ),
-        (hook_failed("run", HookOutcome::TimedOut), "Run lifecycle hook invocation timed out after PT1S"),
+        (hook_failed("run", HookOutcome::TimedOut), "Run hook invocation timed out after PT1S"),
         (HostError::DiskFull, "DISK_STORAGE_FULL: launch failed: not enough space on the host's disk"),
     ];
     for (fault, reason) in cases {
@@ -115,7 +115,7 @@ async fn a_failed_resume_hook_ends_the_microvm_and_says_why() {
     world.parts.host.fail(HostCall::Resume, || hook_failed("resume", HookOutcome::TimedOut));
     world.change("ResumeMicrovm", id).await;
     world.state(id, "TERMINATED").await;
-    assert_eq!(world.get(id).await["stateReason"], "Resume lifecycle hook invocation timed out after PT1S");
+    assert_eq!(world.get(id).await["stateReason"], "Resume hook invocation timed out after PT1S");
 }
 
 #[tokio::test]
