@@ -54,8 +54,8 @@ impl CellPool {
             claimed.map_err(|error| NetworkError::Io { attempted: "claim addresses for cells", source: error.into() })??;
         let (host_slice, allow) = (slice.clone(), config.allow.clone());
         let prepared = tokio::task::spawn_blocking(move || {
-            let only_ours = forwarding_is_ours()?;
-            tools::nft(None, &rules::host(&host_slice, &allow, only_ours))?;
+            let apart = if forwarding_is_ours()? { physical_interfaces() } else { Vec::new() };
+            tools::nft(None, &rules::host(&host_slice, &allow, &apart))?;
             enable_forwarding()
         });
         prepared.await.map_err(|error| NetworkError::Io { attempted: "prepare the host's network", source: error.into() })??;
@@ -215,10 +215,17 @@ fn forwarding_is_ours() -> Result<bool, NetworkError> {
     Ok(marker.exists())
 }
 
+/// Interfaces with a device behind them: the host's own networks, not those of containers.
+fn physical_interfaces() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let physical = entries.filter(|entry| entry.path().join("device").exists());
+    physical.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 fn enable_forwarding() -> Result<(), NetworkError> {
     if !is_forwarding()? {
         std::fs::write(FORWARD, "1").map_err(forwarding_failed)?;
-        tracing::info!("turned on IPv4 forwarding (net.ipv4.ip_forward=1) for guests alone: other packets are not forwarded");
+        tracing::info!("turned on IPv4 forwarding (net.ipv4.ip_forward=1) for guests; the host's own networks stay apart");
     }
     Ok(())
 }

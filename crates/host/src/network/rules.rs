@@ -54,12 +54,16 @@ table ip cell_nat {{
 
 /// The host's side, for all cells of one daemon. Replaces what an earlier run of it left.
 ///
-/// The host may translate destinations (published ports of containers), which the cell could not see: what was translated is refused. With
-/// `only_ours` forwarding is on for our sake alone, and packets of others are not forwarded.
-pub(super) fn host(slice: &Slice, allow: &[String], only_ours: bool) -> String {
+/// The host may translate destinations (published ports of containers), which the cell could not see: what was translated is refused. Where
+/// forwarding is on for our sake alone, the host must not become a router between its networks: nothing goes from one of `apart` to another.
+pub(super) fn host(slice: &Slice, allow: &[String], apart: &[String]) -> String {
     let (prefix, cidr) = (&slice.prefix, slice.cidr());
     let allowed = allowed(allow, &format!("iifname \"{prefix}-*\""));
-    let others = if only_ours { "iifname != \"eb*\" oifname != \"eb*\" drop" } else { "" };
+    let names: Vec<String> = apart.iter().map(|name| format!("\"{name}\"")).collect();
+    let others = match names.join(", ") {
+        none if none.is_empty() => none,
+        names => format!("iifname {{ {names} }} oifname {{ {names} }} drop"),
+    };
     format!(
         "table inet {prefix}
 delete table inet {prefix}
