@@ -9,7 +9,7 @@ use crate::layout::{SnapshotFiles, write_atomically};
 use crate::{ContainerConfig, HostError, MachineShape};
 
 /// Raised when a snapshot of the old form cannot be read any more.
-pub(crate) const FORMAT: u32 = 1;
+const FORMAT: u32 = 1;
 
 /// What must be equal on the host that restores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,21 @@ impl EngineIdentity {
 }
 
 impl Manifest {
+    /// Describes files that are complete: whatever is there is summed.
+    pub(crate) fn of(files: &SnapshotFiles, engine: EngineIdentity, shape: MachineShape, memory_bytes: u64) -> std::io::Result<Self> {
+        let runs = files.memory_runs();
+        Ok(Self {
+            format: FORMAT,
+            agent_generation: emberbox_agent_protocol::GENERATION,
+            engine,
+            shape,
+            memory_bytes,
+            state_sha256: sha256(&files.state())?,
+            runs_sha256: runs.exists().then(|| sha256(&runs)).transpose()?,
+            config: None,
+        })
+    }
+
     /// Reads and checks a snapshot's manifest: format, engine, and the files whose checksums it holds.
     pub(crate) fn load(files: &SnapshotFiles, host: &EngineIdentity) -> Result<Self, HostError> {
         let refuse = |reason: String| HostError::SnapshotRefused(format!("{}: {reason}", files.0.display()));
@@ -91,7 +106,7 @@ impl Manifest {
     }
 }
 
-pub(crate) fn sha256(path: &Path) -> std::io::Result<String> {
+fn sha256(path: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let mut digest = Sha256::new();
     std::io::copy(&mut file, &mut digest)?;
@@ -111,17 +126,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = SnapshotFiles(directory.path().to_path_buf());
         std::fs::write(files.state(), b"state").unwrap();
-        let manifest = Manifest {
-            format: FORMAT,
-            agent_generation: emberbox_agent_protocol::GENERATION,
-            engine: engine(),
-            shape: MachineShape { vcpus: 1, memory_mib: 512, disk_gib: 8 },
-            memory_bytes: 1,
-            state_sha256: sha256(&files.state()).unwrap(),
-            runs_sha256: None,
-            config: None,
-        };
-        manifest.write(&files).unwrap();
+        let shape = MachineShape { vcpus: 1, memory_mib: 512, disk_gib: 8 };
+        Manifest::of(&files, engine(), shape, 1).unwrap().write(&files).unwrap();
         (directory, files)
     }
 

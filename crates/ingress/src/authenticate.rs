@@ -70,14 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
+    use crate::headers::tests::headers;
 
     #[test]
     fn a_credential_comes_by_header_else_by_subprotocol() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use emberbox_agent_protocol::{Application, Capabilities, HookOutcome, Identity, LogLine, Reply, Request};
+use emberbox_agent_protocol::{Application, Capabilities, HookOutcome, LogLine, Reply, Request};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, remove_directory};
-use crate::manifest::{FORMAT, Manifest, sha256};
+use crate::manifest::Manifest;
 use crate::steps::Steps;
 use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, MachineId, Output, OutputSink, disk};
 
@@ -166,24 +166,15 @@ fn application(container: &Container, extra_ca_pem: &str) -> Result<Application,
 
 /// Makes what was captured a snapshot: owned by root, synced, described, named.
 async fn finish(host: &LocalHost, request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles) -> Result<(), HostError> {
-    let manifest = Manifest {
-        format: FORMAT,
-        agent_generation: emberbox_agent_protocol::GENERATION,
-        engine: host.engine.identity().clone(),
-        shape: request.shape,
-        memory_bytes: 0,
-        state_sha256: String::new(),
-        runs_sha256: None,
-        config: Some(request.container.config.clone()),
-    };
+    let engine = host.engine.identity().clone();
+    let (shape, config) = (request.shape, request.container.config.clone());
     let (new, image) = (new.clone(), image.clone());
     let work = move || {
         std::os::unix::fs::chown(new.memory(), Some(0), Some(0))?;
-        // `machine` files of the capture are no part of the snapshot.
         for path in [new.memory(), new.state(), image.disk(), image.root_disk(), image.overlay_template()] {
             std::fs::File::open(path)?.sync_all()?;
         }
-        let manifest = Manifest { memory_bytes: occupied_bytes(&new.memory())?, state_sha256: sha256(&new.state())?, ..manifest };
+        let manifest = Manifest { config: Some(config), ..Manifest::of(&new, engine, shape, occupied_bytes(&new.memory())?)? };
         manifest.write(&new)?;
         std::fs::rename(&new.0, image.snapshot().0)?;
         sync_directory(&image.0)
@@ -195,16 +186,13 @@ async fn finish(host: &LocalHost, request: &CaptureImage, image: &ImageFiles, ne
 async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFiles, call: &HookCall) -> Result<(), HostError> {
     let machine = MachineId(Uuid::new_v4());
     let files = host.layout.machine(machine);
-    std::fs::create_dir(&files.0)
-        .and_then(|()| std::fs::copy(image.overlay_template(), files.disk()))
-        .map_err(HostError::internal("make the test machine's disk"))?;
+    restore::create_files(&files, image).map_err(HostError::internal("make the test machine's disk"))?;
     let snapshot = image.snapshot();
     let copy = Copy { image: &request.image, files: &files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None };
     let mut steps = Steps::start();
     let outcome = match restore::start(host, copy, &mut steps).await {
         Ok(running) => {
-            let identity =
-                Identity { microvm_id: format!("microvm-{machine}"), host_name: machine.to_string(), boot_id: Uuid::new_v4().to_string() };
+            let identity = restore::new_identity(machine, &format!("microvm-{machine}"));
             let hook = HookName::Validate.request(call, String::new());
             let outcome = restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await;
             running.end().await;

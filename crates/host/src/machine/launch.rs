@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use emberbox_agent_protocol::Identity;
-use uuid::Uuid;
-
 use super::hooks::{HookName, run_body};
 use super::record::MachineRecord;
 use super::restore::{self, Copy};
@@ -45,9 +42,7 @@ async fn launch_steps(
     }
     let manifest = Manifest::load(&snapshot, host.engine.identity())?;
     steps.mark("manifest");
-    std::fs::create_dir(&files.0)
-        .and_then(|()| std::fs::copy(image.overlay_template(), files.disk()))
-        .map_err(HostError::internal("make the machine's disk"))?;
+    restore::create_files(files, &image).map_err(HostError::internal("make the machine's disk"))?;
     steps.mark("disk");
     let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
     let running = restore::start(host, copy, steps).await?;
@@ -64,8 +59,7 @@ async fn launch_steps(
 }
 
 async fn thaw(host: &LocalHost, request: &LaunchMachine, running: &Running, steps: &mut Steps) -> Result<(), HostError> {
-    let identity =
-        Identity { microvm_id: request.name.clone(), host_name: request.machine.to_string(), boot_id: Uuid::new_v4().to_string() };
+    let identity = restore::new_identity(request.machine, &request.name);
     let hook = request.run.as_ref().map(|(call, payload)| HookName::Run.request(call, run_body(&request.name, payload.as_deref())));
     let outcome = restore::thaw(host, running, Some(identity), hook, steps).await?;
     match (&request.run, outcome) {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use emberbox_agent_protocol::{Hook, Identity, Reply, Request, Restored};
+use uuid::Uuid;
 
 use super::record::{MachineRecord, RunningProcess};
 use crate::agent::AgentError;
@@ -14,7 +15,7 @@ use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles};
 use crate::local::{LocalHost, Running};
 use crate::steps::Steps;
-use crate::{HostError, ImageKey, MachineShape, disk};
+use crate::{HostError, ImageKey, MachineId, MachineShape, disk};
 
 /// Restoring takes a tenth of a second; a host out of breath gets this long.
 const RESTORED_WITHIN: Duration = Duration::from_secs(30);
@@ -31,6 +32,17 @@ pub(super) struct Copy<'a> {
     pub state: &'a SnapshotFiles,
     /// The machine's own pages, when it was suspended; a machine without them is being launched.
     pub layer: Option<&'a SnapshotFiles>,
+}
+
+/// The directory of a new machine, with its private disk over the image's.
+pub(super) fn create_files(files: &MachineFiles, image: &ImageFiles) -> io::Result<()> {
+    std::fs::create_dir(&files.0)?;
+    std::fs::copy(image.overlay_template(), files.disk()).map(|_| ())
+}
+
+/// Who a new machine is.
+pub(super) fn new_identity(machine: MachineId, name: &str) -> Identity {
+    Identity { microvm_id: name.to_owned(), host_name: machine.to_string(), boot_id: Uuid::new_v4().to_string() }
 }
 
 /// Starts the process. Its guest's application is frozen until [`thaw`].

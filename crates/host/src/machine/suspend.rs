@@ -13,7 +13,7 @@ use super::record::MachineRecord;
 use crate::agent::AgentLink;
 use crate::layout::{MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
-use crate::manifest::{FORMAT, Manifest, sha256};
+use crate::manifest::Manifest;
 use crate::steps::Steps;
 use crate::{HostError, MachineShape, SuspendMachine, Suspended, memory};
 
@@ -81,22 +81,11 @@ async fn save(
     steps.mark("memory_and_state");
     let disk = files.disk();
     let finished = new.clone();
-    let manifest = Manifest {
-        format: FORMAT,
-        agent_generation: emberbox_agent_protocol::GENERATION,
-        engine: host.engine.identity().clone(),
-        shape,
-        memory_bytes,
-        state_sha256: String::new(),
-        runs_sha256: None,
-        config: None,
-    };
+    let engine = host.engine.identity().clone();
     let sync = move || {
         synced.sync_all()?;
         std::fs::File::open(disk)?.sync_all()?;
-        let manifest =
-            Manifest { state_sha256: sha256(&finished.state())?, runs_sha256: Some(sha256(&finished.memory_runs())?), ..manifest };
-        manifest.write(&finished)
+        Manifest::of(&finished, engine, shape, memory_bytes)?.write(&finished)
     };
     blocking(sync, "sync the snapshot").await?;
     commit(files, &new).map_err(failed("give the snapshot its name"))?;
