@@ -23,6 +23,8 @@ pub(crate) enum Verb {
     Env(Data),
     /// Print what image builds wrote: without a group the groups, without a stream the group's streams.
     Logs(Logs),
+    /// Print the audit log: who called what, from where, with which outcome, as CloudTrail-shaped JSON lines.
+    Audit(Audit),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -61,6 +63,15 @@ pub(crate) struct Logs {
     pub group: Option<String>,
     /// Log stream of the group.
     pub stream: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Audit {
+    #[command(flatten)]
+    pub data: Data,
+    /// Go on with what is written from now on.
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

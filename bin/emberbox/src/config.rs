@@ -8,6 +8,7 @@ use emberbox_host::{EngineChoice, Registry};
 use serde::Deserialize;
 
 use crate::arguments::Serve;
+use crate::audit::AuditSettings;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +23,7 @@ pub(crate) struct Config {
     pub network: Network,
     pub build: Build,
     pub trust: Trust,
+    pub audit: AuditSettings,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -100,6 +102,7 @@ impl Default for Config {
             network: Network::default(),
             build: Build::default(),
             trust: Trust::default(),
+            audit: AuditSettings::default(),
         }
     }
 }

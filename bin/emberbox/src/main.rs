@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod audit;
 mod build_logs;
 mod config;
 mod environment;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Env(arguments) => environment::run(arguments),
         Verb::Logs(arguments) => logs_command::run(arguments),
+        Verb::Audit(arguments) => audit::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

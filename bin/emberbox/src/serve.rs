@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use emberbox_api::{Server, ServerConfig};
 use emberbox_companions::{s3, sts::Sts};
-use emberbox_control::{Control, ControlConfig, EndpointSettings, accounts};
+use emberbox_control::{Collaborators, Control, ControlConfig, EndpointSettings, accounts};
 use emberbox_host::{Host, HostHandle, LocalHost, LocalHostConfig, NetworkConfig};
 use emberbox_images::{Pipeline, Settings};
 use emberbox_ingress::{Authority, Ingress, IngressConfig, IngressMode};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{LogForm, Serve};
+use crate::audit::AuditFiles;
 use crate::build_logs::BuildLogs;
 use crate::config::Config;
 use crate::environment::Endpoint;
@@ -33,6 +34,9 @@ use crate::trust;
 pub(crate) const DATABASE: &str = "emberbox.db";
 pub(crate) const ENDPOINT: &str = "endpoint.json";
 pub(crate) const LOGS: &str = "logs";
+pub(crate) const AUDIT: &str = "audit";
+/// What the last events of the audit log may take to reach a slow disk.
+const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 const LOCK: &str = "lock";
 const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -69,12 +73,15 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
         Pipeline::new(Arc::new(Artifacts(artifacts)), host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
     let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
 
+    let audit = Arc::new(AuditFiles::start(&data.join(AUDIT), &config.audit).context("could not open the audit log")?);
+
     // Control names endpoints by the port, and ingress asks control: the port is claimed first.
     let listener = TcpListener::bind(config.api.listen).await.with_context(|| format!("could not listen on {}", config.api.listen))?;
     let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
     let control_config = control_config(&config, pending.port());
-    let control =
-        Control::start(control_config, store.clone(), host, Arc::new(builder), tokens.clone(), logs).await.context("could not start")?;
+    let collaborators =
+        Collaborators { store: store.clone(), host, builder: Arc::new(builder), tokens: tokens.clone(), logs, audit: audit.clone() };
+    let control = Control::start(control_config, collaborators).await.context("could not start")?;
     let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
     let server = Server::new(ServerConfig::new(&config.region), keys, Arc::new(ControlOperations(control.clone())))?
         .with_sts(Arc::new(Sts))
@@ -104,6 +111,7 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     }
     control.shutdown().await;
     store.close().await;
+    audit.flush(AUDIT_DEADLINE);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use emberbox_host::{Host, HostError};
 use emberbox_store::{Store, StoreError};
 use emberbox_wire::arn::ImageArn;
+use emberbox_wire::audit::AuditLog;
 use emberbox_wire::caller::{AccessKey, Caller};
 use emberbox_wire::error::ApiError;
 use emberbox_wire::ids::{ImageVersion, MicrovmId};
@@ -50,6 +51,9 @@ pub(crate) struct Core {
     pub(crate) builder: Arc<dyn ImageBuilder>,
     pub(crate) tokens: Arc<TokenKeys>,
     pub(crate) logs: Arc<dyn LogSink>,
+    /// For what the daemon does by itself; calls are noted by the API's front.
+    #[allow(dead_code, reason = "the idle policy and its like are to use it")]
+    pub(crate) audit: Arc<dyn AuditLog>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) secret: Vec<u8>,
     pub(crate) microvms: Registry,
@@ -62,6 +66,16 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
 }
 
+/// What control is given to work with.
+pub struct Collaborators {
+    pub store: Store,
+    pub host: Arc<dyn Host>,
+    pub builder: Arc<dyn ImageBuilder>,
+    pub tokens: Arc<TokenKeys>,
+    pub logs: Arc<dyn LogSink>,
+    pub audit: Arc<dyn AuditLog>,
+}
+
 /// Decides about images and MicroVMs. See the crate's documentation.
 pub struct Control {
     core: Arc<Core>,
@@ -69,27 +83,13 @@ pub struct Control {
 
 impl Control {
     /// Puts records and machines in agreement, then begins its tasks.
-    pub async fn start(
-        config: ControlConfig,
-        store: Store,
-        host: Arc<dyn Host>,
-        builder: Arc<dyn ImageBuilder>,
-        tokens: Arc<TokenKeys>,
-        logs: Arc<dyn LogSink>,
-    ) -> Result<Arc<Self>, StartError> {
-        Self::start_with_clock(config, store, host, builder, tokens, logs, Arc::new(SystemClock)).await
+    pub async fn start(config: ControlConfig, with: Collaborators) -> Result<Arc<Self>, StartError> {
+        Self::start_with_clock(config, with, Arc::new(SystemClock)).await
     }
 
     /// As [`Control::start`], by another clock than the machine's.
-    pub async fn start_with_clock(
-        config: ControlConfig,
-        store: Store,
-        host: Arc<dyn Host>,
-        builder: Arc<dyn ImageBuilder>,
-        tokens: Arc<TokenKeys>,
-        logs: Arc<dyn LogSink>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Arc<Self>, StartError> {
+    pub async fn start_with_clock(config: ControlConfig, with: Collaborators, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StartError> {
+        let Collaborators { store, host, builder, tokens, logs, audit } = with;
         let secret = store.setting_or_insert(SECRET, new_secret).await?;
         accounts::ensure_access_key(&store, &config.default_account).await.map_err(StartError::AccessKey)?;
         let builds = Semaphore::new(config.parallel_builds.max(1));
@@ -100,6 +100,7 @@ impl Control {
             builder,
             tokens,
             logs,
+            audit,
             clock,
             secret,
             microvms: Registry::default(),

@@ -41,5 +41,5 @@ mod views;
 
 pub use clock::{Clock, SystemClock};
 pub use config::{ControlConfig, EndpointSettings};
-pub use control::{Control, StartError};
+pub use control::{Collaborators, Control, StartError};
 pub use logs::{LogEntry, LogSink};

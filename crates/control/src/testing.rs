@@ -12,13 +12,14 @@ use emberbox_host::{
     Suspended,
 };
 use emberbox_store::{Store, StoreError, UnixMillis};
+use emberbox_wire::audit::{AuditEvent, AuditLog};
 use emberbox_wire::ids::AccountId;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Clock;
 use crate::config::{ControlConfig, EndpointSettings};
-use crate::control::{Control, StartError};
+use crate::control::{Collaborators, Control, StartError};
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
 use crate::logs::{LogEntry, LogSink};
 use crate::token::TokenKeys;
@@ -335,12 +336,29 @@ impl LogSink for MemoryLogs {
     }
 }
 
+/// Audit events in memory.
+#[derive(Debug, Default)]
+pub struct MemoryAudit(Mutex<Vec<AuditEvent>>);
+
+impl MemoryAudit {
+    pub fn events(&self) -> Vec<AuditEvent> {
+        self.0.lock().expect("no holder of this lock can panic").clone()
+    }
+}
+
+impl AuditLog for MemoryAudit {
+    fn event(&self, event: AuditEvent) {
+        self.0.lock().expect("no holder of this lock can panic").push(event);
+    }
+}
+
 /// What the parts of a test's control are, kept to be looked at and to start another control over the same records.
 pub struct Parts {
     pub store: Store,
     pub host: Arc<FakeHost>,
     pub builder: Arc<FakeBuilder>,
     pub logs: Arc<MemoryLogs>,
+    pub audit: Arc<MemoryAudit>,
     pub clock: Arc<ManualClock>,
 }
 
@@ -352,6 +370,7 @@ impl Parts {
             host: Arc::default(),
             builder: Arc::default(),
             logs: Arc::default(),
+            audit: Arc::default(),
             clock: Arc::default(),
         })
     }
@@ -360,8 +379,14 @@ impl Parts {
     pub async fn start(&self, endpoint: EndpointSettings) -> Result<Arc<Control>, StartError> {
         let config =
             ControlConfig { region: "us-east-1".into(), default_account: AccountId("123456789012".into()), endpoint, parallel_builds: 2 };
-        let tokens = Arc::new(TokenKeys::generate());
-        let (host, builder, logs) = (self.host.clone(), self.builder.clone(), self.logs.clone());
-        Control::start_with_clock(config, self.store.clone(), host, builder, tokens, logs, self.clock.clone()).await
+        let with = Collaborators {
+            store: self.store.clone(),
+            host: self.host.clone(),
+            builder: self.builder.clone(),
+            tokens: Arc::new(TokenKeys::generate()),
+            logs: self.logs.clone(),
+            audit: self.audit.clone(),
+        };
+        Control::start_with_clock(config, with, self.clock.clone()).await
     }
 }

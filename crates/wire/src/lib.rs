@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arn;
+pub mod audit;
 pub mod caller;
 pub mod error;
 pub mod ids;
