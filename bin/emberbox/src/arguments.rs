@@ -25,6 +25,9 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Print the audit log: who called what, from where, with which outcome, as CloudTrail-shaped JSON lines.
     Audit(Audit),
+    /// Print the names of the failpoints; see docs/decisions/0040-failpoints-in-every-build.md.
+    #[command(hide = true)]
+    Failpoints,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -8,6 +8,7 @@ mod audit;
 mod build_logs;
 mod config;
 mod environment;
+mod failpoints;
 mod logs_command;
 mod parts;
 mod serve;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Env(arguments) => environment::run(arguments),
         Verb::Logs(arguments) => logs_command::run(arguments),
         Verb::Audit(arguments) => audit::run(arguments),
+        Verb::Failpoints => failpoints::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

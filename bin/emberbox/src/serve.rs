@@ -28,6 +28,7 @@ use crate::audit::AuditFiles;
 use crate::build_logs::BuildLogs;
 use crate::config::Config;
 use crate::environment::Endpoint;
+use crate::failpoints;
 use crate::parts::{Artifacts, ControlOperations, StoredKeys};
 use crate::trust;
 
@@ -43,6 +44,7 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
     start_log(arguments.log);
+    emberbox_failpoints::from_environment(failpoints::all()).context("could not follow the failpoints' file")?;
     let config = Config::load(&arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(&arguments.data.data, config));

@@ -19,6 +19,7 @@ mod config;
 mod connectors;
 mod control;
 mod endpoint;
+pub mod failpoints;
 mod idempotency;
 mod image;
 pub mod image_builder;

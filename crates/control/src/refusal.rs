@@ -1,5 +1,6 @@
 //! Every way control says no, with the words clients read. A line without a mark is ours.
 
+use emberbox_failpoints::Injected;
 use emberbox_store::{ImageRecord, StoreError, VersionRecord};
 use emberbox_wire::arn::ParseArnError;
 use emberbox_wire::error::{ApiError, ErrorCode};
@@ -173,6 +174,8 @@ pub(crate) enum Failure {
     Stopping,
     #[error("records kept changing while the request was answered")]
     Contended,
+    #[error("the operation was made to fail")]
+    Injected(#[from] Injected),
 }
 
 impl From<Failure> for ApiError {
@@ -180,7 +183,7 @@ impl From<Failure> for ApiError {
         match failure {
             Failure::Refused(refusal) => refusal.into(),
             Failure::Shape(source) => Self::validation(format!("1 validation error detected: {source}")),
-            Failure::Store(_) | Failure::Stopping | Failure::Contended => {
+            Failure::Store(_) | Failure::Stopping | Failure::Contended | Failure::Injected(_) => {
                 tracing::error!(error = &failure as &dyn std::error::Error, "an operation failed");
                 Self::internal()
             }

@@ -11,6 +11,7 @@ mod api;
 mod base;
 mod disk;
 mod engine;
+pub mod failpoints;
 mod layout;
 mod local;
 mod machine;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use emberbox_failpoints::Injected;
 use tokio::sync::broadcast;
 
 use crate::agent::AgentLink;
@@ -15,6 +16,7 @@ use crate::api::{
 use crate::base::{Base, BaseError};
 use crate::engine::qemu::{Accelerator, QemuEngine};
 use crate::engine::{Engine, EngineError, Vm};
+use crate::failpoints;
 use crate::layout::Layout;
 use crate::machine;
 use crate::network::{Cell, CellPool, NetworkConfig, NetworkError};
@@ -180,7 +182,8 @@ impl Host for HostHandle {
 
     async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError> {
         let directory = self.0.layout.image(image).0;
-        machine::blocking(move || remove_directory(&directory), "delete an image").await
+        machine::blocking(move || remove_directory(&directory), "delete an image").await?;
+        Ok(failpoints::DELETE_IMAGE_FILES.pass().await?)
     }
 
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {
@@ -221,6 +224,12 @@ pub(crate) fn remove_directory(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+impl From<Injected> for HostError {
+    fn from(injected: Injected) -> Self {
+        Self::internal("take a step")(injected)
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::state::{Event, next};
 use crate::control::Core;
+use crate::failpoints;
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, SnapshotSizes};
 use crate::logs::{build_log, output_sink};
 use crate::timings::Stopwatch;
@@ -52,8 +53,10 @@ impl Build {
             return Ok(());
         }
         clock.step("queue_wait");
+        failpoints::BUILD_PLACE.reach().await;
         self.core.store.write_build(&self.in_progress()).await?;
         clock.step("record_written");
+        failpoints::BUILD_RECORDED.reach().await;
         let work = AssertUnwindSafe(self.ask_builder()).catch_unwind();
         let Some(result) = stop.run_until_cancelled(work).await else { return Ok(()) };
         clock.skip();
@@ -62,7 +65,10 @@ impl Build {
             Err(failure) => self.failed(&clock, &failure),
         };
         tracing::info!(state = ?outcome.build_state, reason = outcome.reason, steps = %outcome.timings, "build ended");
-        self.core.store.write_build(&outcome).await
+        failpoints::BUILD_OUTCOME.reach().await;
+        self.core.store.write_build(&outcome).await?;
+        failpoints::BUILD_WRITTEN.reach().await;
+        Ok(())
     }
 
     async fn ask_builder(&self) -> Result<BuiltImage, BuildFailure> {
@@ -170,11 +176,13 @@ pub(crate) fn delete_image(core: &Arc<Core>, image: ImageRecord) {
     let (core, task) = (core.clone(), &core.tasks);
     task.spawn(async move {
         let result = async {
+            failpoints::DELETE_IMAGE_RECORDED.reach().await;
             let mut deleted = true;
             let versions = core.store.versions(image.id, None, u32::from(u16::MAX)).await?;
             for version in versions.items {
                 deleted &= files_are_gone(&core, &version).await;
             }
+            failpoints::DELETE_IMAGE_FILES.reach().await;
             core.store.end_image_delete(&image, deleted, core.clock.now()).await
         };
         if let Err(error) = result.await {
@@ -187,7 +195,9 @@ pub(crate) fn delete_image(core: &Arc<Core>, image: ImageRecord) {
 pub(crate) fn delete_version(core: &Arc<Core>, version: VersionRecord) {
     let (core, task) = (core.clone(), &core.tasks);
     task.spawn(async move {
+        failpoints::DELETE_VERSION_RECORDED.reach().await;
         let state = if files_are_gone(&core, &version).await { VersionState::Deleted } else { VersionState::DeleteFailed };
+        failpoints::DELETE_VERSION_FILES.reach().await;
         if let Err(error) = core.store.end_version_delete(&version, state, core.clock.now()).await {
             tracing::error!(version = %version.version, error = &error as &dyn std::error::Error, "a deletion could not be written");
         }

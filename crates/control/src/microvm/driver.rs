@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use emberbox_failpoints::{Failpoint, Injected};
 use emberbox_host::{HostError, ImageKey, LaunchMachine, MachineId, ResumeMachine, StepTimings, StopMachine, SuspendMachine};
 use emberbox_store::{MicrovmRecord, Phase, UnixMillis};
 use futures::FutureExt;
@@ -25,6 +26,7 @@ use super::journal;
 use super::registry::{COMMAND_QUEUE, Command, Handle, Request, RequestError, View};
 use super::state::{Event, Reaction, react};
 use crate::control::Core;
+use crate::failpoints;
 use crate::timings::Stopwatch;
 
 /// No call to the host takes longer: the longest hook is 60 s and the slowest disk writes a guest's memory in a few minutes. Beyond it the host is
@@ -51,6 +53,16 @@ impl Kind {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Stop => "terminate",
+        }
+    }
+
+    /// The points around this call: when its intent is on record, when it has ended, when that is on record.
+    fn failpoints(self) -> [&'static Failpoint; 3] {
+        match self {
+            Self::Launch => [&failpoints::LAUNCH_RECORDED, &failpoints::LAUNCH_OUTCOME, &failpoints::LAUNCH_WRITTEN],
+            Self::Suspend => [&failpoints::SUSPEND_RECORDED, &failpoints::SUSPEND_OUTCOME, &failpoints::SUSPEND_WRITTEN],
+            Self::Resume => [&failpoints::RESUME_RECORDED, &failpoints::RESUME_OUTCOME, &failpoints::RESUME_WRITTEN],
+            Self::Stop => [&failpoints::TERMINATE_RECORDED, &failpoints::TERMINATE_OUTCOME, &failpoints::TERMINATE_WRITTEN],
         }
     }
 
@@ -194,6 +206,10 @@ impl Driver {
 
     /// Writes where it is going, then begins the work of going there.
     async fn intend(&mut self, phase: Phase, reason: Option<String>, mut clock: Stopwatch) -> Result<(), RequestError> {
+        if let Err(error) = before_intent(phase).await {
+            tracing::error!(?phase, %error, "an intent could not be written");
+            return Err(RequestError::NotRecorded);
+        }
         let mut intended = self.record.clone();
         enter(&mut intended, phase, reason, self.core.clock.now());
         if let Err(error) = journal::intent(&self.core.store, &intended).await {
@@ -256,7 +272,11 @@ impl Driver {
         let mut request = StopMachine { machine: self.machine(), terminate };
         self.call(Kind::Stop, clock, async move {
             for pause in STOP_RETRIES {
-                match host.stop(request.clone()).await {
+                let attempt = async {
+                    failpoints::TERMINATE_RECORDED.pass().await.map_err(HostError::from)?;
+                    host.stop(request.clone()).await
+                };
+                match attempt.await {
                     Ok(steps) => return Ok(steps),
                     Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a stop failed"),
                 }
@@ -270,6 +290,14 @@ impl Driver {
 
     fn call(&mut self, kind: Kind, mut clock: Stopwatch, work: impl Future<Output = Result<StepTimings, HostError>> + Send + 'static) {
         clock.skip();
+        let [recorded, ..] = kind.failpoints();
+        let work = async move {
+            // A stop passes it with each attempt.
+            if kind != Kind::Stop {
+                recorded.pass().await?;
+            }
+            work.await
+        };
         let bounded = async move {
             match tokio::time::timeout(HOST_DEADLINE, AssertUnwindSafe(work).catch_unwind()).await {
                 Ok(Ok(result)) => result,
@@ -283,6 +311,8 @@ impl Driver {
     /// A host call has ended: write what it means, then begin what has been waiting for its end.
     async fn finish(&mut self, (kind, mut clock, result): Ended) {
         clock.skip();
+        let [_, outcome, written] = kind.failpoints();
+        outcome.reach().await;
         self.note_application(kind, result.is_ok());
         if kind == Kind::Resume && result.is_err() {
             self.failed_wakes += 1;
@@ -303,6 +333,7 @@ impl Driver {
         let steps = result.unwrap_or_default();
         self.keep_timings(kind, &clock, &steps);
         journal::outcome(&self.core.store, &self.record).await;
+        written.reach().await;
         clock.step("outcome_written");
         self.keep_timings(kind, &clock, &steps);
         tracing::info!(operation = kind.name(), phase = ?self.record.phase, steps = %self.record.timings[kind.name()], "host call ended");
@@ -348,6 +379,15 @@ fn enter(record: &mut MicrovmRecord, phase: Phase, reason: Option<String>, now: 
     record.phase_since = now;
     if phase == Phase::Terminated {
         record.terminated_at = Some(now);
+    }
+}
+
+async fn before_intent(phase: Phase) -> Result<(), Injected> {
+    match phase {
+        Phase::Suspending => failpoints::SUSPEND_INTENT.pass().await,
+        Phase::Resuming => failpoints::RESUME_INTENT.pass().await,
+        Phase::Terminating => failpoints::TERMINATE_INTENT.pass().await,
+        Phase::Launching | Phase::Running | Phase::Suspended | Phase::Terminated => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::control::Core;
 use crate::microvm::driver::{self, Start};
 use crate::refusal::{Failure, Refusal};
 use crate::timings::Stopwatch;
-use crate::{connectors, endpoint, idempotency, views};
+use crate::{connectors, endpoint, failpoints, idempotency, views};
 
 /// How long a MicroVM may exist when the caller does not say (model).
 const DEFAULT_MAXIMUM_DURATION_SECONDS: u32 = 28_800;
@@ -32,9 +32,11 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
         let version = launchable(core, caller, &arn, &request).await?;
         let record = new_record(core, caller, &arn, &version, settings.clone());
         clock.step("admission");
+        failpoints::RUN_ADMITTED.pass().await?;
         match write(core, &record, token.as_ref()).await? {
             Written::Done(answer) => {
                 clock.step("record_written");
+                failpoints::RUN_RECORDED.reach().await;
                 driver::start(core, record, Start::Launch { payload: request.run_hook_payload, clock });
                 return Ok(answer);
             }

@@ -12,7 +12,7 @@ use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running};
 use crate::steps::Steps;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::{HostError, ImageKey, Machine, MachineId, MachineStatus};
+use crate::{HostError, ImageKey, Machine, MachineId, MachineStatus, failpoints};
 
 /// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
 const AWAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -25,6 +25,7 @@ pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
             crate::local::remove_directory(&files.0)?;
             continue;
         };
+        failpoints::ADOPT_RECORD.pass().await?;
         // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
         if files.snapshot().manifest().exists() || files.resuming().0.exists() {
             end_process(host, &record).await;
@@ -38,6 +39,7 @@ pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
         };
         if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
             adopt(host, machine, &record.image, process, vm).await;
+            failpoints::ADOPT_PROCESS.reach().await;
         }
     }
     end_strays(host)

@@ -18,7 +18,7 @@ use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::occupied_bytes;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
-use crate::{BuildRootDisk, ContainerConfig, HostError, MachineShape, Output, OutputSink, RootDisk, disk};
+use crate::{BuildRootDisk, ContainerConfig, HostError, MachineShape, Output, OutputSink, RootDisk, disk, failpoints};
 
 /// The script that the builder runs, the same for every image.
 const SCRIPT: &str = include_str!("build.sh");
@@ -63,6 +63,7 @@ async fn build_steps(
     output(Output::Step("starting a builder".into()));
     let disks = prepare(host, request, work, root_disk).await?;
     steps.mark("prepare");
+    failpoints::BUILD_PREPARE.pass().await?;
     let spec = BootSpec { shape: SHAPE, disks, memory: work.join("memory"), directory: work.to_path_buf() };
     let booted = boot(host, spec).await?;
     steps.mark("boot");
@@ -76,6 +77,7 @@ async fn build_steps(
     synced?;
     let config = built?;
     steps.mark("end");
+    failpoints::BUILD_END.pass().await?;
     let used_bytes = occupied_bytes(root_disk).map_err(HostError::internal("measure the root disk"))?;
     Ok(RootDisk { config, used_bytes, steps: steps.finish() })
 }
@@ -132,6 +134,7 @@ async fn run_script(
     output: &OutputSink,
     steps: &mut Steps,
 ) -> Result<ContainerConfig, HostError> {
+    failpoints::BUILD_BOOT.pass().await?;
     let command = Command {
         root_disk: "builder".into(),
         mounts: BTreeMap::from([("/context".to_owned(), Disk { serial: "context".into(), read_only: true })]),
@@ -159,6 +162,7 @@ async fn follow(booted: &Booted, command: Command, output: &OutputSink, steps: &
             Reply::Log(LogLine { text, .. }) => seen.line(text, output, steps),
             Reply::Exited { code: 0 } => {
                 steps.mark(seen.step.unwrap_or("script"));
+                failpoints::BUILD_SCRIPT.pass().await?;
                 return seen.config();
             }
             Reply::Exited { .. } if started.elapsed() >= limit => return Err(HostError::BuildTimedOut { limit }),

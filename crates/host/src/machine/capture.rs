@@ -20,7 +20,7 @@ use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, remove_directory};
 use crate::manifest::Manifest;
 use crate::steps::Steps;
-use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, MachineId, Output, OutputSink, disk};
+use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, MachineId, Output, OutputSink, disk, failpoints};
 
 /// Executing a container takes tens of milliseconds; mounting a disk that needs its journal replayed, seconds.
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ async fn capture_steps(
     let new = in_progress(image);
     prepare(request, image, &new).await?;
     steps.mark("prepare");
+    failpoints::CAPTURE_PREPARE.pass().await?;
     let booted = boot_application(host, request, image, &new).await?;
     steps.mark("boot");
     let captured = capture_running(host, request, &booted, &new, output, steps).await;
@@ -64,10 +65,12 @@ async fn capture_steps(
     captured?;
     finish(host, request, image, &new).await?;
     steps.mark("finish");
+    failpoints::CAPTURE_FINISH.pass().await?;
     if let Some(call) = &request.validate {
         output(Output::Step("validating the snapshot".into()));
         validate(host, request, image, call).await?;
         steps.mark("validate");
+        failpoints::CAPTURE_VALIDATE.pass().await?;
     }
     Ok(())
 }
@@ -117,12 +120,14 @@ async fn capture_running(
     output: &OutputSink,
     steps: &mut Steps,
 ) -> Result<(), HostError> {
+    failpoints::CAPTURE_BOOT.pass().await?;
     let application = application(&request.container, &host.extra_ca_pem)?;
     match booted.agent.command(Request::StartApplication(application), STARTED_WITHIN).await {
         Err(AgentError::Failed(reason)) => return Err(HostError::ApplicationNotStarted { reason }),
         other => other?,
     }
     steps.mark("start_application");
+    failpoints::CAPTURE_START_APPLICATION.pass().await?;
     let log = ApplicationLog::follow(booted.agent.clone(), output.clone());
     match &request.ready {
         Some(call) => {
@@ -132,13 +137,16 @@ async fn capture_running(
         None => log.settled().await?,
     }
     steps.mark("ready");
+    failpoints::CAPTURE_READY.pass().await?;
     output(Output::Step("taking the snapshot".into()));
     booted.agent.command(Request::Freeze, FROZEN_WITHIN).await?;
     steps.mark("freeze");
+    failpoints::CAPTURE_FREEZE.pass().await?;
     booted.vm.pause().await?;
     let state = std::fs::File::create_new(new.state()).map_err(HostError::internal("make the snapshot's state file"))?;
     booted.vm.save_state(state).await?;
     steps.mark("save");
+    failpoints::CAPTURE_SAVE.pass().await?;
     Ok(())
 }
 

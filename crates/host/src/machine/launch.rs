@@ -9,7 +9,7 @@ use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::manifest::Manifest;
 use crate::steps::Steps;
-use crate::{HostError, LaunchMachine, StepTimings};
+use crate::{HostError, LaunchMachine, StepTimings, failpoints};
 
 /// Whatever fails, nothing of the machine stays.
 pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Result<StepTimings, HostError> {
@@ -42,12 +42,14 @@ async fn launch_steps(
     }
     let manifest = Manifest::load(&snapshot, host.engine.identity())?;
     steps.mark("manifest");
+    failpoints::LAUNCH_MANIFEST.pass().await?;
     restore::create_files(files, &image).map_err(HostError::internal("make the machine's disk"))?;
     steps.mark("disk");
+    failpoints::LAUNCH_DISK.pass().await?;
     let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
     let running = restore::start(host, copy, steps).await?;
     let launched = match thaw(host, request, &running, steps).await {
-        Ok(()) => MachineRecord::mark_launched(files).map_err(HostError::internal("record the launch")),
+        Ok(()) => record(files).await,
         Err(error) => Err(error),
     };
     if let Err(error) = launched {
@@ -56,6 +58,12 @@ async fn launch_steps(
     }
     steps.mark("record");
     Ok(running)
+}
+
+async fn record(files: &MachineFiles) -> Result<(), HostError> {
+    failpoints::LAUNCH_GUEST.pass().await?;
+    MachineRecord::mark_launched(files).map_err(HostError::internal("record the launch"))?;
+    Ok(failpoints::LAUNCH_RECORD.pass().await?)
 }
 
 async fn thaw(host: &LocalHost, request: &LaunchMachine, running: &Running, steps: &mut Steps) -> Result<(), HostError> {

@@ -15,7 +15,7 @@ use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles};
 use crate::local::{LocalHost, Running};
 use crate::steps::Steps;
-use crate::{HostError, ImageKey, MachineId, MachineShape, disk};
+use crate::{HostError, ImageKey, MachineId, MachineShape, disk, failpoints};
 
 /// Restoring takes a tenth of a second; a host out of breath gets this long.
 const RESTORED_WITHIN: Duration = Duration::from_secs(30);
@@ -49,6 +49,7 @@ pub(super) fn new_identity(machine: MachineId, name: &str) -> Identity {
 pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Steps) -> Result<Arc<Running>, HostError> {
     let mut cell = host.cells.take().await?;
     steps.mark("cell");
+    failpoints::RESTORE_CELL.pass().await?;
     let opened = open(host, &copy).map_err(HostError::internal("open the snapshot"))?;
     let tap = cell.tap.take().ok_or_else(|| HostError::internal("use a cell")(io::Error::other("its tap is in use")))?;
     let spec = VmSpec {
@@ -63,17 +64,22 @@ pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Ste
     let process = RunningProcess { identity: vm.process(), cell: cell.number };
     let running = Arc::new(Running { image: copy.image.clone(), vm, cell });
     let record = MachineRecord { image: copy.image.clone(), launched: copy.layer.is_some(), process: Some(process) };
-    if let Err(error) = record.write(copy.files) {
+    if let Err(error) = load(&running, &record, copy.files, steps).await {
         running.end().await;
-        return Err(HostError::internal("record the machine's process")(error));
+        return Err(error);
     }
-    steps.mark("process");
-    if let Err(error) = running.vm.run_restored().await {
-        running.end().await;
-        return Err(error.into());
-    }
-    steps.mark("restore");
     Ok(running)
+}
+
+/// Puts the started process on record, then lets it touch the machine's disk.
+async fn load(running: &Running, record: &MachineRecord, files: &MachineFiles, steps: &mut Steps) -> Result<(), HostError> {
+    failpoints::RESTORE_START.pass().await?;
+    record.write(files).map_err(HostError::internal("record the machine's process"))?;
+    steps.mark("process");
+    failpoints::RESTORE_PROCESS.pass().await?;
+    running.vm.run_restored().await?;
+    steps.mark("restore");
+    Ok(failpoints::RESTORE_STATE.pass().await?)
 }
 
 fn open(host: &LocalHost, copy: &Copy<'_>) -> io::Result<(VmDisk, Restore)> {

@@ -20,7 +20,7 @@ use crate::layout::{MachineFiles, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::manifest::Manifest;
 use crate::steps::Steps;
-use crate::{HostError, ResumeMachine, StepTimings};
+use crate::{HostError, ResumeMachine, StepTimings, failpoints};
 
 pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Result<StepTimings, HostError> {
     let files = host.layout.machine(request.machine);
@@ -36,10 +36,14 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
         running.end().await;
         return Err(HostError::MachineLost { machine: request.machine, reason: error.to_string() });
     }
+    failpoints::RESUME_GUEST.reach().await;
     host.insert(request.machine, running.clone());
     if let Some(call) = &request.resume {
         match HookName::Resume.call(&host.agent(&running.cell), call).await {
-            Ok(()) => steps.mark("resume_hook"),
+            Ok(()) => {
+                steps.mark("resume_hook");
+                failpoints::RESUME_HOOK.reach().await;
+            }
             // The application's own failure: the machine runs, and control decides.
             Err(error @ HostError::Hook { .. }) => return Err(error),
             Err(error) => {
@@ -63,8 +67,10 @@ async fn restore(
     let manifest = Manifest::load(&files.snapshot(), host.engine.identity())?;
     let base = host.layout.image(&record.image).snapshot();
     steps.mark("manifest");
+    failpoints::RESUME_MANIFEST.pass().await?;
     rename(&files.snapshot().0, &files.resuming().0, files).map_err(HostError::internal("set the snapshot aside"))?;
     steps.mark("snapshot");
+    failpoints::RESUME_SNAPSHOT.pass().await?;
     let aside = files.resuming();
     let copy = Copy { image: &record.image, files, shape: manifest.shape, base: &base, state: &aside, layer: Some(&aside) };
     let running = restore::start(host, copy, steps).await?;
@@ -72,6 +78,7 @@ async fn restore(
         running.end().await;
         return Err(HostError::internal("mark the snapshot as used")(error));
     }
+    failpoints::RESUME_USED.reach().await;
     Ok(running)
 }
 

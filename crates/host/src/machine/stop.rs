@@ -6,7 +6,7 @@ use super::blocking;
 use super::hooks::HookName;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
-use crate::{HostError, StepTimings, StopMachine};
+use crate::{HostError, StepTimings, StopMachine, failpoints};
 
 pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<StepTimings, HostError> {
     let mut steps = Steps::start();
@@ -17,13 +17,16 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
                 tracing::info!(error = &error as &dyn std::error::Error, machine = %request.machine, "the terminate hook failed");
             }
             steps.mark("terminate_hook");
+            failpoints::STOP_HOOK.pass().await?;
         }
         host.remove(request.machine);
         running.end().await;
         steps.mark("process_end");
+        failpoints::STOP_PROCESS_END.pass().await?;
     }
     let directory = host.layout.machine(request.machine).0;
     blocking(move || remove_directory(&directory), "delete a machine's files").await?;
     steps.mark("files");
+    failpoints::STOP_FILES.pass().await?;
     Ok(steps.finish())
 }

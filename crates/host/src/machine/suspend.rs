@@ -15,7 +15,7 @@ use crate::layout::{MachineFiles, SnapshotFiles, occupied_bytes, sync_directory}
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::manifest::Manifest;
 use crate::steps::Steps;
-use crate::{HostError, MachineShape, SuspendMachine, Suspended, memory};
+use crate::{HostError, MachineShape, SuspendMachine, Suspended, failpoints, memory};
 
 /// The agent waits 5 s for the application's cgroup; syncing its disk may take longer.
 pub(super) const FROZEN_WITHIN: Duration = Duration::from_secs(30);
@@ -34,6 +34,7 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
             return Err(error);
         }
         steps.mark("suspend_hook");
+        failpoints::SUSPEND_HOOK.pass().await?;
     }
     let shape = Manifest::load(&host.layout.image(&running.image).snapshot(), host.engine.identity())?.shape;
     let memory_bytes = match save(host, &running, &files, shape, &agent, &mut steps).await {
@@ -43,10 +44,12 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
             return Err(error);
         }
     };
+    failpoints::SUSPEND_COMMIT.reach().await;
     host.remove(request.machine);
     // The snapshot has its name: from here on the machine is suspended whatever fails.
     running.end().await;
     steps.mark("process_end");
+    failpoints::SUSPEND_PROCESS_END.reach().await;
     let disk_bytes = occupied_bytes(&files.disk()).unwrap_or_default();
     let record = MachineRecord { image: running.image.clone(), launched: true, process: None };
     let tidied = blocking(move || record.write(&files).and_then(|()| remove_directory(&files.resumed().0)), "tidy up after a suspension");
@@ -54,6 +57,7 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
         tracing::warn!(error = &error as &dyn std::error::Error, machine = %request.machine, "a suspension was not tidied up after");
     }
     steps.mark("tidy");
+    failpoints::SUSPEND_TIDY.reach().await;
     Ok(Suspended { memory_bytes, disk_bytes, steps: steps.finish() })
 }
 
@@ -68,17 +72,21 @@ async fn save(
 ) -> Result<u64, HostError> {
     agent.command(Request::Freeze, FROZEN_WITHIN).await?;
     steps.mark("freeze");
+    failpoints::SUSPEND_FREEZE.pass().await?;
     running.vm.pause().await?;
     steps.mark("pause");
+    failpoints::SUSPEND_PAUSE.pass().await?;
     let new = files.snapshot_in_progress();
     let failed = HostError::internal;
     remove_directory(&new.0).and_then(|()| std::fs::create_dir(&new.0)).map_err(failed("make the snapshot's directory"))?;
+    failpoints::SUSPEND_FILES.pass().await?;
     let state = std::fs::File::create_new(new.state()).map_err(failed("make the snapshot's state file"))?;
     let synced = state.try_clone().map_err(failed("make the snapshot's state file"))?;
     let (saved, bytes) = tokio::join!(running.vm.save_state(state), save_memory(host, running, files, shape, &new));
     saved?;
     let memory_bytes = bytes?;
     steps.mark("memory_and_state");
+    failpoints::SUSPEND_MEMORY_AND_STATE.pass().await?;
     let disk = files.disk();
     let finished = new.clone();
     let engine = host.engine.identity().clone();
@@ -88,6 +96,7 @@ async fn save(
         Manifest::of(&finished, engine, shape, memory_bytes)?.write(&finished)
     };
     blocking(sync, "sync the snapshot").await?;
+    failpoints::SUSPEND_SYNC.pass().await?;
     commit(files, &new).map_err(failed("give the snapshot its name"))?;
     steps.mark("sync");
     Ok(memory_bytes)
