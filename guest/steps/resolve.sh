@@ -31,7 +31,7 @@ use_resolution() {
     packages_kernel=$1/kernel packages_builder=$1/builder
 }
 
-recipe_key() { { recipe_bytes steps/resolve.sh recipe/builder.packages && echo "$mirror $security_mirror"; } | key_of_input; }
+recipe_key() { { recipe_bytes steps/resolve.sh && cat "$package_list" && echo "$mirror $security_mirror"; } | key_of_input; }
 
 # The signed release files: unchanged as long as no package changed.
 apt_release_bytes() { sed -n '/^SHA256:/,/^-----BEGIN/p' "$cache"/apt/lists/*InRelease; }
@@ -52,12 +52,12 @@ current_kernel_package() {
     echo "$name=$(apt-cache policy "$name" | awk '$1 == "Candidate:" { print $2 }')"
 }
 
-# Both the builder root and the Debian image inside it, as one set.
+# What $package_list names, beyond what every root has: for guest/build the builder root and the Debian image inside it, as one set.
 simulated_install() {
     local wanted
-    mapfile -t wanted < <(entries "$recipe/builder.packages")
+    mapfile -t wanted < <(entries "$package_list")
     apt-get -q -s install '?essential' '?priority(required)' apt "${wanted[@]}" >"$scratch/simulation" 2>&1 ||
-        fail "the builder's packages cannot be installed together: $(tail -n 5 "$scratch/simulation")" "Look at guest/recipe/builder.packages."
+        fail "the packages cannot be installed together: $(tail -n 5 "$scratch/simulation")" "Look at $package_list."
     awk '$1 == "Inst" { sub(/^\(/, "", $3); print $2 "=" $3 }' "$scratch/simulation" | sort
 }
 
