@@ -22,32 +22,32 @@ CALLS = [
 
 
 @pytest.mark.parametrize("service, call, code, _", CALLS, ids=[call[0] for call in CALLS])
-def test_wrong_secret(daemon, service, call, code, _):
-    refused(lambda: call(daemon.client(service, aws_secret_access_key="x" * 40)), code)
+def test_wrong_secret(endpoint, service, call, code, _):
+    refused(lambda: call(endpoint.client(service, aws_secret_access_key="x" * 40)), code)
 
 
 @pytest.mark.parametrize("service, call, _, code", CALLS, ids=[call[0] for call in CALLS])
-def test_unknown_key(daemon, service, call, _, code):
-    refused(lambda: call(daemon.client(service, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")), code)
+def test_unknown_key(endpoint, service, call, _, code):
+    refused(lambda: call(endpoint.client(service, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")), code)
 
 
-def test_wrong_secret_with_the_cli(daemon):
-    result = daemon.aws_result("lambda-microvms", "list-microvms", AWS_SECRET_ACCESS_KEY="x" * 40)
+def test_wrong_secret_with_the_cli(endpoint):
+    result = endpoint.aws_result("lambda-microvms", "list-microvms", AWS_SECRET_ACCESS_KEY="x" * 40)
     assert result.returncode and "InvalidSignatureException" in result.stderr
 
 
-def test_no_signature(daemon):
-    url = daemon.endpoint()["api"]
+def test_no_signature(endpoint):
+    url = endpoint.endpoint()["api"]
     for path in ("/2025-09-09/microvms", "/some-bucket/some-key", "/"):
         assert requests.get(url + path, timeout=10).status_code == 403
     client = boto3.client("lambda-microvms", endpoint_url=url, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
     refused(client.list_microvms, "MissingAuthenticationTokenException")
 
 
-def test_a_changed_body(daemon):
+def test_a_changed_body(endpoint):
     """A signature is good for one body."""
-    client = daemon.new_client("lambda-microvms")
+    client = endpoint.new_client("lambda-microvms")
     # After signing, before sending.
     client.meta.events.register("before-send.*", lambda request, **_: setattr(request, "body", request.body.replace(b"first", b"other")))
-    refused(lambda: client.tag_resource(Resource=f"arn:aws:lambda:us-east-1:{daemon.endpoint()['account']}:microvm-image:x", Tags={"k": "first"}),
+    refused(lambda: client.tag_resource(Resource=f"arn:aws:lambda:us-east-1:{endpoint.endpoint()['account']}:microvm-image:x", Tags={"k": "first"}),
             "InvalidSignatureException")

@@ -10,7 +10,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from . import leaks, paths, shapes
+from . import leaks, paths
+from .endpoint import Endpoint
 from .waiting import until
 
 STARTS_WITHIN = 60
@@ -24,20 +25,25 @@ def free_port():
         return listener.getsockname()[1]
 
 
-class Daemon:
-    def __init__(self, directory=None):
+class Daemon(Endpoint):
+    def __init__(self, directory=None, config=None):
+        """`config` is the text of a configuration file."""
+        super().__init__()
         self.directory = Path(directory or tempfile.mkdtemp(prefix="emberbox-test-"))
+        self.config = self.directory / "emberbox.toml" if config else None
+        if config:
+            self.config.write_text(config)
         self.data = self.directory / "data"
         self.log = self.directory / "daemon.log"
         # Kept over restarts, so that endpoints stay what they were.
         self.listen, self.ingress_port = f"127.0.0.1:{free_port()}", free_port()
-        self.process, self._environment, self._clients = None, None, {}
+        self.process, self._environment = None, None
 
     def start(self):
         binary = paths.require(paths.EMBERBOX, "run `make build`")
         base = paths.require(paths.BASE, "run `make build`")
         command = [binary, "serve", "--data", self.data, "--base", base, "--listen", self.listen,
-                   "--ingress-port", str(self.ingress_port), "--log", "json"]
+                   "--ingress-port", str(self.ingress_port), "--log", "json", *(["--config", self.config] if self.config else [])]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
@@ -86,44 +92,6 @@ class Daemon:
             self._environment = dict(line.split("=", 1) for line in output.decode().split("\0") if "=" in line)
         return self._environment
 
-    def aws(self, *arguments, **options):
-        """The stock AWS CLI. Returns its answer as JSON (None when it says nothing), or raises AwsError."""
-        result = self.aws_result(*arguments, **options)
-        if result.returncode:
-            raise AwsError(result)
-        try:
-            return json.loads(result.stdout) if result.stdout.strip() else None
-        except json.JSONDecodeError:
-            return result.stdout
-
-    def aws_result(self, *arguments, **environment):
-        command = [str(Path(sys.executable).parent / "aws"), *map(str, arguments)]
-        return subprocess.run(command, env=self.environment() | environment, capture_output=True, text=True, timeout=120)
-
-    def client(self, service, **options):
-        """A boto3 client whose every answer is held against the service's model."""
-        key = (service, *sorted(options.items()))
-        if key not in self._clients:
-            self._clients[key] = self.new_client(service, **options)
-        return self._clients[key]
-
-    def new_client(self, service, **options):
-        import boto3
-        from botocore.config import Config
-
-        variables = self.environment()
-        credentials = {"aws_access_key_id": variables["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": variables["AWS_SECRET_ACCESS_KEY"]}
-        # No retries: a failure is to be seen. No checks by the client: refusals are to come from the daemon.
-        config = Config(retries={"total_max_attempts": 1}, parameter_validation=False, proxies={})
-        client = boto3.client(service, endpoint_url=variables["AWS_ENDPOINT_URL"], region_name=variables["AWS_REGION"], config=config,
-                              **(credentials | options))
-        shapes.watch(client)
-        return client
-
-    @property
-    def microvms(self):
-        return self.client("lambda-microvms")
-
     def events(self, start=0):
         """The daemon's log from byte `start` on, as JSON."""
         with open(self.log, "rb") as log:
@@ -133,16 +101,6 @@ class Daemon:
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     continue
-
-    def live_microvms(self):
-        pages = self.microvms.get_paginator("list_microvms").paginate()
-        return [item["microvmId"] for page in pages for item in page["items"] if item["state"] != "TERMINATED"]
-
-    def terminate_all(self):
-        client = self.microvms
-        for microvm in self.live_microvms():
-            client.terminate_microvm(microvmIdentifier=microvm)
-        until("all MicroVMs are TERMINATED", lambda: not self.live_microvms(), 90, 0.2)
 
     def end(self, failed=False):
         """Takes everything away and says what stayed all the same."""
@@ -179,11 +137,3 @@ def in_words(line):
     ids = [f"{name}={span[name]}" for span in event.get("spans", []) for name in ("operation", "id", "image", "build") if name in span]
     fields = [f"{name}={value}" for name, value in event.items() if name not in ("timestamp", "level", "message", "target", "span", "spans")]
     return " ".join([event.get("timestamp", "")[11:23], event.get("level", ""), event.get("message", ""), *fields, *ids])
-
-
-class AwsError(Exception):
-    """The AWS CLI failed; the message is what it printed."""
-
-    def __init__(self, result):
-        super().__init__(result.stderr.strip())
-        self.returncode, self.stderr = result.returncode, result.stderr

@@ -58,10 +58,16 @@ fn admit_ports(ports: &[PortSpecification]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn admit_microvm(region: &str, microvm: &MicrovmRecord) -> Result<(), Refusal> {
-    if matches!(microvm.phase, Phase::Terminating | Phase::Terminated) {
-        return Err(Refusal::TokenForTerminated(microvm.id));
+/// A token for what has ended, or is about to, would open nothing.
+pub(crate) fn admit_life(microvm: &MicrovmRecord) -> Result<(), Refusal> {
+    match microvm.phase {
+        Phase::Terminating | Phase::Terminated => Err(Refusal::TokenForTerminated(microvm.id)),
+        Phase::Launching | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => Ok(()),
     }
+}
+
+fn admit_microvm(region: &str, microvm: &MicrovmRecord) -> Result<(), Refusal> {
+    admit_life(microvm)?;
     if !connectors::serve_http(region, &microvm.settings.ingress_network_connectors) {
         return Err(Refusal::NoHttpIngress);
     }
