@@ -15,6 +15,9 @@ const TRANSLATION_CACHE_MIB: std::ops::RangeInclusive<u32> = 128..=512;
 /// The path that `private_memory.c` answers to.
 const PRIVATE_MEMORY_PATH: &str = "/emberbox/memory";
 
+/// The machine this file describes. Raised by every change that a guest can see, kernel arguments included: a snapshot fits the machine it was made on.
+pub(super) const MACHINE: u32 = 2;
+
 /// A command being put together, with the descriptors it inherits.
 pub(super) struct QemuCommand {
     pub command: Command,
@@ -119,7 +122,9 @@ impl QemuCommand {
     fn network(&mut self, tap: OwnedFd) {
         let tap = self.inherit(tap);
         let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        self.arg("-netdev", &format!("tap,id=net,fd={tap}")).arg("-device", &format!("virtio-net-device,netdev=net,mac={mac}"));
+        // Nobody has to be told where a restored guest is now: its cell knows. The announcement would be the first thing the guest does.
+        let device = format!("virtio-net-device,netdev=net,mac={mac},guest_announce=off");
+        self.arg("-netdev", &format!("tap,id=net,fd={tap}")).arg("-device", &device);
     }
 
     /// The process gets the descriptor under the same number.

@@ -28,7 +28,7 @@ use super::{Boot, Engine, EngineError, Restore, Vm, VmSpec};
 use crate::manifest::EngineIdentity;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
 use crate::sys::spawn::{Confinement, sealed_file, spawn_confined};
-use command::QemuCommand;
+use command::{MACHINE, QemuCommand};
 use output::Output;
 use qmp::Qmp;
 
@@ -59,7 +59,7 @@ impl QemuEngine {
         let version = accelerator::version(&binary).map_err(EngineError::Start)?;
         let identity = EngineIdentity {
             engine: accelerator.engine_name().into(),
-            version,
+            version: format!("{version}, machine {MACHINE}"),
             cpu_profile: accelerator.cpu_profile(),
             tsc_khz: crate::sys::tsc::measure_khz(),
         };
