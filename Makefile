@@ -60,11 +60,8 @@ bench: build venv ## Measure, print a table, write target/bench/<suite>.json: ma
 	[[ -f bench/$$suite.py ]] || { echo "no benchmark $$suite: $$(ls bench)" >&2; exit 2; }
 	$(ROOT) env PYTHONPATH=tests $(VENV)/bin/python bench/$$suite.py
 
-lint: ## Check the format and the lints, warnings denied.
-	@$(call say,"cargo fmt --check")
-	cargo fmt --all --check
-	$(call say,"cargo clippy -D warnings")
-	cargo clippy --workspace --all-targets --release --locked -- -D warnings
+lint: ## Check the format, the lints (warnings denied), the dependencies' licences and sources, and where unsafe code is.
+	@cargo xtask lint
 
 clean: ## Remove everything built but the package caches of cargo.
 	@rm -rf target
