@@ -11,13 +11,12 @@ build.<step>      likewise; build_copy is an image that only copies files
 
 EMBERBOX_BENCH_REPETITIONS (10) and EMBERBOX_BENCH_BUILDS (10) change how often.
 """
-import collections
 import json
-import math
 import os
 import time
 from pathlib import Path
 
+from common.report import Progress, Report, Samples
 from support import paths
 from support.daemon import Daemon
 from support.images import Images, hooks
@@ -32,28 +31,6 @@ TOUCH = "kept[::4096] = os.urandom(len(kept) // 4096)"
 NOT_OURS = {"process", "restore", "guest"}
 COLD_BOOT = ("boot", "start_application", "ready")
 IDLE_AT_ONCE = 5
-OUTPUT = paths.ROOT / "target/bench/launch.json"
-
-
-class Samples(collections.defaultdict):
-    def __init__(self):
-        super().__init__(list)
-
-    def p(self, name, fraction):
-        """Nearest rank; the median of an even number is the mean of the middle two."""
-        ordered = sorted(self[name])
-        if fraction == 0.5 and len(ordered) % 2 == 0:
-            return (ordered[len(ordered) // 2 - 1] + ordered[len(ordered) // 2]) / 2
-        return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
-
-
-class Progress:
-    def __init__(self, what, total):
-        self.what, self.total, self.done = what, total, 0
-
-    def __call__(self):
-        self.done += 1
-        print(f"\r  {self.what}: {self.done}/{self.total} ", end="\n" if self.done == self.total else "", flush=True)
 
 
 def milliseconds_since(began):
@@ -193,26 +170,8 @@ def disk_kib(directory):
     return sum(path.lstat().st_blocks for path in Path(directory).rglob("*")) / 2
 
 
-RATIOS = [("cold_boot_to_200", "run_to_200", 8)]
 TARGETS = {"run_to_200": 500, "run_to_running": 250, "suspend": 500, "wake_to_200": 800, "daemon_share": 30, "build_total": 90_000, "build_copy_total": 20_000}
-
-
-def report(samples):
-    flat = {}
-    print(f"\n  {'what':44} {'p50':>10} {'p99':>10} {'n':>4}  target")
-    for name in sorted(samples, key=lambda name: ("." in name, name)):
-        p50, p99, count = samples.p(name, 0.5), samples.p(name, 0.99), len(samples[name])
-        flat |= {f"{name}.p50": round(p50, 3), f"{name}.p99": round(p99, 3), f"{name}.n": count}
-        target = TARGETS.get(name)
-        note = f"< {target}: {'met' if p50 < target else 'MISSED'}" if target else ""
-        print(f"  {name:44} {p50:10.1f} {p99:10.1f} {count:4}  {note}")
-    for over, under, target in RATIOS:
-        ratio = samples.p(over, 0.5) / samples.p(under, 0.5)
-        flat[f"ratio.{over}/{under}"] = round(ratio, 2)
-        print(f"  {over + ' / ' + under:44} {ratio:9.1f}x {'':15}  >= {target}: {'met' if ratio >= target else 'MISSED'}")
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(flat, indent=1) + "\n")
-    print(f"\n  milliseconds unless the name says kib; {OUTPUT.relative_to(paths.ROOT)}")
+REPORT = Report("launch", "milliseconds unless the name says kib", TARGETS, [("cold_boot_to_200", "run_to_200", 8, ">=")])
 
 
 def main():
@@ -225,7 +184,7 @@ def main():
         bench.measure_launches()
         bench.measure_suspensions()
         bench.measure_footprint()
-        report(bench.samples)
+        REPORT.write(bench.samples)
         failed = False
     finally:
         daemon.end(failed)

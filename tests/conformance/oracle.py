@@ -4,8 +4,8 @@ Written from the model and from what AWS was seen to answer, not from Emberbox: 
 """
 import regex
 
-from support import model
-
+# Of every service's front, whether or not an operation declares it (observed).
+ERROR = "ValidationException"
 # Emberbox's own limit on a repeated value.
 MOST_REPEATED = 1024
 SIMPLE = ("string", "integer", "long", "boolean", "timestamp", "double", "float")
@@ -133,8 +133,9 @@ def printed(value):
 
 
 # JSON of the wrong type: refused before any constraint is looked at, in the words of AWS's parsers (observed).
-TOKENS = {"string": "STRING_VALUE", "integer": "NUMBER_VALUE", "fraction": "NUMBER_VALUE", "huge": "NUMBER_VALUE", "true": "TRUE_VALUE", "false": "FALSE_VALUE"}
-JAVA = {"string": "a String", "integer": "an Integer", "long": "a Long", "boolean": "a Boolean", "double": "a Float", "float": "a Float", "timestamp": "a Timestamp"}
+TOKENS = {"string": "STRING_VALUE", "integer": "NUMBER_VALUE", "fraction": "NUMBER_VALUE", "huge": "NUMBER_VALUE", "true": "TRUE_VALUE"}
+JAVA = {"string": "a String", "integer": "an Integer", "long": "a Long", "boolean": "a Boolean", "double": "a Float", "float": "a Float",
+        "timestamp": "a Timestamp"}
 
 
 def mistyped(shape, kind):
@@ -148,7 +149,3 @@ def mistyped(shape, kind):
     if shape.type_name == "list":
         return "Expected list or null"
     return f"{TOKENS[kind]} can not be converted to {JAVA[shape.type_name]}"
-
-
-def error_of(operation):
-    return model.constraint_error(operation)

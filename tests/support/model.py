@@ -5,10 +5,6 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 VERSIONS = {"lambda-microvms": "2025-09-09"}
-# What AWS's fronts answer to what violates a constraint, best first: the one an operation declares.
-CONSTRAINT_ERRORS = ("ValidationException", "InvalidParameterValueException")
-
-
 @functools.cache
 def document(service):
     """The model as the JSON it is."""
@@ -47,12 +43,6 @@ def service_of(operation):
 
 def declared_errors(operation):
     return [shape.name for shape in operations()[operation].error_shapes]
-
-
-def constraint_error(operation):
-    """The name under which an operation refuses what violates a constraint."""
-    declared = declared_errors(operation)
-    return next(name for name in CONSTRAINT_ERRORS if name in declared)
 
 
 def location(member):

@@ -61,9 +61,13 @@ class Caller:
         return self.send(shape.http["method"], path, made if body is None else body)
 
     def send(self, method, path, body=b"", headers=None):
+        return self.exchange(method, path, body, self.signed(method, path, body, headers))
+
+    def signed(self, method, path, body=b"", headers=None):
+        """The headers of a request, its signature among them."""
         request = AWSRequest(method, f"{self.url.scheme}://{self.url.netloc}{path}", data=body, headers={"content-type": "application/json"} | (headers or {}))
         self.signer.add_auth(request)
-        return self.exchange(method, path, body, dict(request.headers.items()))
+        return dict(request.headers.items())
 
     def exchange(self, method, path, body, headers):
         for fresh in (False, True):

@@ -56,7 +56,8 @@ def problems_of_answer(model, status, headers, answer):
 
 
 # Of no operation's own list: the front of every AWS service answers them.
-COMMON = {"InvalidSignatureException": 403, "UnrecognizedClientException": 403, "MissingAuthenticationTokenException": 403, "SerializationException": 400}
+COMMON = {"InvalidSignatureException": 403, "UnrecognizedClientException": 403, "MissingAuthenticationTokenException": 403, "ExpiredTokenException": 403,
+          "AccessDeniedException": 403, "SerializationException": 400, "ValidationException": 400}
 
 
 def problems_of_error(model, status, headers, answer):
@@ -64,7 +65,7 @@ def problems_of_error(model, status, headers, answer):
     shapes = {shape.name: shape for shape in model.error_shapes}
     if "x-amzn-requestid" not in headers:
         yield "no x-amzn-requestid"
-    if name in COMMON:
+    if name in COMMON and name not in shapes:
         if status != COMMON[name]:
             yield f"{name} with status {status}"
     elif name not in shapes:

@@ -14,6 +14,8 @@ mod microvms;
 mod records;
 mod settings;
 mod tags;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::path::Path;
 use std::str::FromStr;

@@ -16,7 +16,7 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 const PATH: &AsciiSet = &VALUE.remove(b'/');
 
 /// `Err` when a header that is said to be signed is not there.
-pub(super) fn request(parts: &Parts, claim: &Claim, body_hash: &str) -> Result<String, ApiError> {
+pub fn request(parts: &Parts, claim: &Claim, body_hash: &str) -> Result<String, ApiError> {
     Ok(format!(
         "{}\n{}\n{}\n{}\n{}\n{body_hash}",
         parts.method,

@@ -5,6 +5,7 @@ mod bad_input;
 mod images;
 mod microvms;
 mod restart;
+mod sequences;
 mod shapes;
 mod storm;
 mod timers;
