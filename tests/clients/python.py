@@ -61,7 +61,7 @@ class Cli:
         if result.returncode:
             # The CLI has no more than a line for people.
             said = re.search(r"An error occurred \((\w+)\) when calling the \w+ operation: (.*)", result.stderr)
-            raise Refused(name=said[1], message=said[2], exit=result.returncode)
+            raise Refused(name=said[1], message=said[2])
         return json.loads(result.stdout or "{}")
 
     def pages(self):

@@ -65,7 +65,7 @@ def test_errors(report):
     assert set(report["errors"]) == set(expected)
     for error, (name, status, message, kind, resource) in expected.items():
         said = report["errors"][error]
-        known = {"name": name, "status": status, "message": message, "fault": "client", "request": True, "exit": 254,
+        known = {"name": name, "status": status, "message": message, "fault": "client", "request": True,
                  "resourceType": kind, "resourceId": resource}
         assert said["name"] == name and said["message"] == message
         assert said == {member: known[member] for member in said}
