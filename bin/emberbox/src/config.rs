@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::arguments::Serve;
 use crate::audit::AuditSettings;
+use crate::limits::{Capacity, QuotaSettings, RateSettings};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +25,9 @@ pub(crate) struct Config {
     pub build: Build,
     pub trust: Trust,
     pub audit: AuditSettings,
+    pub capacity: Capacity,
+    pub quotas: QuotaSettings,
+    pub rates: RateSettings,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -103,6 +107,9 @@ impl Default for Config {
             build: Build::default(),
             trust: Trust::default(),
             audit: AuditSettings::default(),
+            capacity: Capacity::default(),
+            quotas: QuotaSettings::default(),
+            rates: RateSettings::default(),
         }
     }
 }
@@ -174,7 +181,8 @@ impl Config {
         for network in &self.network.allow {
             ensure!(is_ipv4_network(network), "`network.allow`: {network:?} is not an IPv4 network such as 10.0.0.0/8");
         }
-        Ok(())
+        self.capacity.check()?;
+        self.rates.check()
     }
 }
 

@@ -9,6 +9,7 @@ mod build_logs;
 mod config;
 mod environment;
 mod failpoints;
+mod limits;
 mod logs_command;
 mod parts;
 mod serve;

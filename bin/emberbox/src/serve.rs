@@ -29,6 +29,7 @@ use crate::build_logs::BuildLogs;
 use crate::config::Config;
 use crate::environment::Endpoint;
 use crate::failpoints;
+use crate::limits::limits;
 use crate::parts::{Artifacts, ControlOperations, StoredKeys};
 use crate::trust;
 
@@ -80,7 +81,7 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     // Control names endpoints by the port, and ingress asks control: the port is claimed first.
     let listener = TcpListener::bind(config.api.listen).await.with_context(|| format!("could not listen on {}", config.api.listen))?;
     let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
-    let control_config = control_config(&config, pending.port());
+    let control_config = control_config(&config, pending.port())?;
     let collaborators =
         Collaborators { store: store.clone(), host, builder: Arc::new(builder), tokens: tokens.clone(), logs, audit: audit.clone() };
     let control = Control::start(control_config, collaborators).await.context("could not start")?;
@@ -175,17 +176,18 @@ fn ingress_config(config: &Config) -> IngressConfig {
     IngressConfig::new(config.ingress.port, mode)
 }
 
-fn control_config(config: &Config, port: u16) -> ControlConfig {
+fn control_config(config: &Config, port: u16) -> anyhow::Result<ControlConfig> {
     let endpoint = match &config.ingress.domain {
         Some(domain) => EndpointSettings::Domain { domain: domain.clone(), port },
         None => EndpointSettings::Loopback { port },
     };
-    ControlConfig {
+    Ok(ControlConfig {
         region: config.region.clone(),
         default_account: AccountId(config.account.clone()),
         endpoint,
         parallel_builds: config.build.parallel,
-    }
+        limits: limits(&config.capacity, &config.quotas, &config.rates)?,
+    })
 }
 
 /// Tells the commands around the daemon where it serves, and the person who started it what to do next.

@@ -2,7 +2,9 @@
 
 use emberbox_wire::ids::AccountId;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::limits::Limits;
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct ControlConfig {
     /// The region ARNs name.
     pub region: String,
@@ -11,6 +13,7 @@ pub struct ControlConfig {
     pub endpoint: EndpointSettings,
     /// Image builds at a time; the others wait as PENDING.
     pub parallel_builds: usize,
+    pub limits: Limits,
 }
 
 /// How a MicroVM's endpoint is named.

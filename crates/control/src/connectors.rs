@@ -1,8 +1,11 @@
 //! Network connectors a caller names: which ones a MicroVM may have together.
 
 use emberbox_wire::arn::ManagedConnector;
+use emberbox_wire::caller::Caller;
+use emberbox_wire::connectors::{ComputeResourceType, ConnectorArn, ConnectorConfiguration, ConnectorState};
 
-use crate::refusal::Refusal;
+use crate::control::Core;
+use crate::refusal::{Failure, Refusal, word};
 
 /// The ingress connectors of a MicroVM; HTTP_INGRESS when none are given (documented).
 pub(crate) fn ingress(region: &str, given: Option<&[String]>) -> Result<Vec<String>, Refusal> {
@@ -26,6 +29,33 @@ pub(crate) fn egress(region: &str, given: Option<&[String]>) -> Result<Vec<Strin
         Some(other) => Err(Refusal::ConnectorOfOtherKind(other.arn(region), "egress")),
         None => Ok(or_default(region, connectors, ManagedConnector::InternetEgress)),
     }
+}
+
+/// Refuses customers' connectors, with the reason that holds: one that is not there or not usable, or else that traffic does not go through any yet.
+/// None is ever silently replaced by open egress.
+pub(crate) async fn refuse_customers(core: &Core, caller: &Caller, given: Option<&[String]>) -> Result<(), Failure> {
+    for arn in given.unwrap_or_default() {
+        let Ok(parsed) = arn.parse::<ConnectorArn>() else { continue };
+        let absent = || Refusal::UnknownConnector(arn.clone());
+        let own = parsed.account == caller.account && parsed.region == core.config.region;
+        let record = core.store.connector(parsed.id).await?.filter(|record| own && record.arn.account == caller.account);
+        let record = record.filter(|record| record.state != ConnectorState::Deleted).ok_or_else(absent)?;
+        let version = core.store.connector_version(record.arn.id, parsed.version.unwrap_or(record.version)).await?;
+        let version = version.filter(|version| version.state != ConnectorState::Deleted).ok_or_else(absent)?;
+        if record.state != ConnectorState::Active || version.state != ConnectorState::Active {
+            return Err(Refusal::ConnectorBusy {
+                arn: arn.clone(),
+                why: format!("is {} and must be ACTIVE to be used", word(record.state)),
+            }
+            .into());
+        }
+        let ConnectorConfiguration::VpcEgressConfiguration(egress) = &version.configuration;
+        if !egress.associated_compute_resource_types.iter().flatten().any(|kind| *kind == ComputeResourceType::MicroVm) {
+            return Err(Refusal::ConnectorOfOtherCompute(arn.clone()).into());
+        }
+        return Err(Refusal::ConnectorNotBuilt(arn.clone()).into());
+    }
+    Ok(())
 }
 
 /// Whether a MicroVM with these ingress connectors serves HTTP.

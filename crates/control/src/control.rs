@@ -20,8 +20,10 @@ use tracing::Instrument;
 use crate::clock::{Clock, SystemClock};
 use crate::config::ControlConfig;
 use crate::image_builder::ImageBuilder;
+use crate::limits::{Buckets, OperationGroup};
 use crate::logs::LogSink;
 use crate::microvm::registry::Registry;
+use crate::refusal::Refusal;
 use crate::token::TokenKeys;
 use crate::{accounts, reconcile, router};
 
@@ -57,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) secret: Vec<u8>,
     pub(crate) microvms: Registry,
+    pub(crate) rates: Buckets,
     /// Room for builds.
     pub(crate) builds: Semaphore,
     /// Wakes the reconcilers before their timer does.
@@ -93,6 +96,7 @@ impl Control {
         let secret = store.setting_or_insert(SECRET, new_secret).await?;
         accounts::ensure_access_key(&store, &config.default_account).await.map_err(StartError::AccessKey)?;
         let builds = Semaphore::new(config.parallel_builds.max(1));
+        let rates = Buckets::new(config.limits.rates);
         let core = Arc::new(Core {
             config,
             store,
@@ -104,6 +108,7 @@ impl Control {
             clock,
             secret,
             microvms: Registry::default(),
+            rates,
             builds,
             poke: Notify::new(),
             tasks: TaskTracker::new(),
@@ -119,6 +124,7 @@ impl Control {
         if self.core.stop.is_cancelled() {
             return Err(ApiError::internal());
         }
+        self.admit(caller, operation)?;
         let span = tracing::info_span!("operation", name = operation, account = %caller.account);
         let (core, caller, operation) = (self.core.clone(), caller.clone(), operation.to_owned());
         let answer = async move { router::route(&core, &caller, &operation, input).await };
@@ -129,6 +135,13 @@ impl Control {
                 Err(ApiError::internal())
             }
         }
+    }
+
+    /// Whether the account has not asked too often.
+    fn admit(&self, caller: &Caller, operation: &str) -> Result<(), Refusal> {
+        let group = OperationGroup::of(operation);
+        let taken = self.core.rates.take(&caller.account, group, self.core.clock.now());
+        taken.map_err(|retry_after_seconds| Refusal::Throttled { group, retry_after_seconds })
     }
 
     /// The access key with this id.

@@ -11,7 +11,8 @@ use crate::refusal::{Failure, Refusal};
 
 /// The token of a request, if it brought one. Parameters are kept as a keyed digest: they may hold secrets.
 pub(crate) fn client_token(core: &Core, caller: &Caller, operation: &'static str, input: &Value) -> Option<ClientToken> {
-    let token = input.get("clientToken")?.as_str()?.to_owned();
+    // `lambda-core` writes its members in capitals.
+    let token = input.get("clientToken").or_else(|| input.get("ClientToken"))?.as_str()?.to_owned();
     let mut canonical = String::new();
     write_canonical(input, &mut canonical);
     let mut mac = Hmac::<Sha256>::new_from_slice(&core.secret).expect("HMAC takes a key of any length");
@@ -26,7 +27,18 @@ pub(crate) async fn earlier_answer(core: &Core, token: Option<&ClientToken>) -> 
     match core.store.replay(token).await? {
         Some(Commit::Replayed(answer)) => Ok(Some(answer)),
         Some(Commit::TokenReused) => Err(Refusal::TokenReused.into()),
-        Some(Commit::Done | Commit::Raced) | None => Ok(None),
+        Some(Commit::Done | Commit::Raced | Commit::OverQuota(_) | Commit::NoRoom) | None => Ok(None),
+    }
+}
+
+/// What a write that neither did its work nor lost a race means for the caller.
+pub(crate) fn otherwise(core: &Core, commit: Commit) -> Result<Value, Failure> {
+    match commit {
+        Commit::Replayed(answer) => Ok(answer),
+        Commit::TokenReused => Err(Refusal::TokenReused.into()),
+        Commit::OverQuota(quota) => Err(Refusal::over_quota(&core.config.limits, quota).into()),
+        Commit::NoRoom => Err(Refusal::NoCapacity(core.config.limits.host_memory_mib).into()),
+        Commit::Done | Commit::Raced => Err(Failure::Contended),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Every way control says no, with the words clients read. A line without a mark is ours.
 
 use emberbox_failpoints::Injected;
-use emberbox_store::{ImageRecord, StoreError, VersionRecord};
+use emberbox_store::{ImageRecord, Quota, StoreError, VersionRecord};
 use emberbox_wire::arn::ParseArnError;
 use emberbox_wire::error::{ApiError, ErrorCode};
 use emberbox_wire::ids::MicrovmId;
 use serde::Serialize;
 
+use crate::limits::{Limits, OperationGroup, SERVICE_CODE};
 use crate::microvm::state::Conflict;
 
 /// What the caller asked for and cannot have.
@@ -18,8 +19,36 @@ pub(crate) enum Refusal {
     /// Observed.
     #[error("Malformed network connector ARN")]
     MalformedConnectorArn,
-    #[error("Network connector {0} is not available: Emberbox has the AWS-managed connectors only")]
+    #[error("Network connector {0} does not exist")]
     UnknownConnector(String),
+    #[error(
+        "Network connector {0} is recorded, but Emberbox does not send traffic through customers' connectors yet; use the AWS-managed INTERNET_EGRESS"
+    )]
+    ConnectorNotBuilt(String),
+    #[error("Network connector {0} is not for MicroVMs: its AssociatedComputeResourceTypes does not name MicroVm")]
+    ConnectorOfOtherCompute(String),
+    /// Words of `lambda-core`, for which what is wrong is InvalidParameterValueException.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// Observed.
+    #[error("Network connector not found for: {0}")]
+    NoConnector(String),
+    #[error("A network connector with this name already exists: {0}")]
+    ConnectorExists(String),
+    #[error("Network connector {arn} {why}")]
+    ConnectorBusy { arn: String, why: String },
+    #[error(
+        "Customer-managed runtimes belong to Lambda functions, which Emberbox does not run; it serves the network connectors of Lambda Core"
+    )]
+    RuntimesNotBuilt,
+    #[error("{}", over_quota(*quota))]
+    OverQuota { quota: Quota, limit: u64 },
+    #[error("There is not enough memory on this host: it holds MicroVMs and builds of {0} MiB of baseline memory together. Retry later.")]
+    NoCapacity(u64),
+    #[error("MicroVM {0} cannot be resumed now: there is not enough memory for it. Retry later.")]
+    NoRoomToResume(MicrovmId),
+    #[error("Rate exceeded")]
+    Throttled { group: OperationGroup, retry_after_seconds: u64 },
     #[error("Network connector {0} is not an {1} connector")]
     ConnectorOfOtherKind(String, &'static str),
     /// Observed at AWS's token call; here at RunMicrovm.
@@ -58,10 +87,15 @@ pub(crate) enum Refusal {
     /// Observed.
     #[error("No active version found for MicroVM image {arn}{}", version.as_ref().map(|v| format!(" and version {v}")).unwrap_or_default())]
     NoActiveVersion { arn: String, version: Option<String> },
-    #[error("MicroVM image {arn} is {state} and cannot be changed now")]
+    /// Observed.
+    #[error("MicroVM Image is already in state: {state}")]
     ImageBusy { arn: String, state: String },
-    #[error("MicroVM image {0} has MicroVMs that are not terminated")]
-    ImageInUse(String),
+    /// Observed, as a ValidationException.
+    #[error("Cannot delete MicroVM image in its current state: {0}")]
+    ImageNotDeletable(String),
+    /// Observed, as a ValidationException.
+    #[error("Cannot delete microvm image with running microvms.")]
+    ImageInUse,
     #[error("Version {version} of MicroVM image {arn} has MicroVMs that are not terminated")]
     VersionInUse { arn: String, version: String },
     #[error("Version {version} is the last version of MicroVM image {arn} and cannot be deleted; delete the image instead")]
@@ -93,6 +127,9 @@ pub(crate) enum Refusal {
     NoResource(String),
     #[error("A resource can have {0} tags at most")]
     TooManyTags(usize),
+    /// As AWS's services say it (documented: such keys are AWS's own).
+    #[error("aws: prefixed tag key names are not allowed for external use: {0}")]
+    ReservedTag(String),
     #[error("Unknown operation {0}")]
     UnknownOperation(String),
 }
@@ -100,6 +137,19 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn image_busy(image: &ImageRecord) -> Self {
         Self::ImageBusy { arn: image.arn.to_string(), state: word(image.state) }
+    }
+
+    pub(crate) fn over_quota(limits: &Limits, quota: Quota) -> Self {
+        let quotas = &limits.quotas;
+        let limit = match quota {
+            Quota::MemoryMib => quotas.memory_mib.unwrap_or(limits.host_memory_mib),
+            Quota::Microvms => quotas.microvms.unwrap_or_default(),
+            Quota::Images => quotas.images,
+            Quota::ImageVersions => quotas.versions_per_image,
+            Quota::Connectors => quotas.network_connectors,
+            Quota::ConnectorVersions => quotas.versions_per_network_connector,
+        };
+        Self::OverQuota { quota, limit }
     }
 
     pub(crate) fn version_busy(image: &ImageRecord, version: &VersionRecord) -> Self {
@@ -111,6 +161,58 @@ impl Refusal {
 pub(crate) fn word(state: impl Serialize) -> String {
     serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
+
+fn over_quota(quota: Quota) -> &'static str {
+    match quota {
+        // Observed.
+        Quota::MemoryMib => "The base maximum allocated memory limit has been reached for this account.",
+        Quota::Microvms => "The account has reached the maximum number of MicroVMs allowed.",
+        Quota::Images => "The account has reached the maximum number of MicroVM images allowed.",
+        Quota::ImageVersions => "The MicroVM image has reached the maximum number of versions allowed; delete some of them.",
+        Quota::Connectors => "The account has reached the maximum number of network connectors allowed.",
+        Quota::ConnectorVersions => "The network connector has reached the maximum number of versions allowed; delete some of them.",
+    }
+}
+
+/// The member of the configuration that sets a quota: the code that AWS's Service Quotas would have (ours; AWS leaves it null, observed).
+fn quota_code(quota: Quota) -> &'static str {
+    match quota {
+        Quota::MemoryMib => "quotas.memory_mib",
+        Quota::Microvms => "quotas.microvms",
+        Quota::Images => "quotas.images",
+        Quota::ImageVersions => "quotas.versions_per_image",
+        Quota::Connectors => "quotas.network_connectors",
+        Quota::ConnectorVersions => "quotas.versions_per_network_connector",
+    }
+}
+
+fn quota_exceeded(message: String, quota: Quota, limit: u64) -> ApiError {
+    let (code, resource_type) = match quota {
+        Quota::MemoryMib | Quota::Microvms => (ErrorCode::ServiceQuotaExceeded, MICROVM),
+        Quota::Images => (ErrorCode::ServiceQuotaExceeded, IMAGE),
+        Quota::ImageVersions => (ErrorCode::ServiceQuotaExceeded, "MicrovmImageVersion"),
+        Quota::Connectors | Quota::ConnectorVersions => (ErrorCode::NetworkConnectorLimitExceeded, "NetworkConnector"),
+    };
+    let mut error = ApiError::new(code, message);
+    error.members.insert("resourceType".into(), resource_type.into());
+    error.members.insert("resourceId".into(), limit.to_string().into());
+    error.members.insert("serviceCode".into(), SERVICE_CODE.into());
+    error.members.insert("quotaCode".into(), quota_code(quota).into());
+    error
+}
+
+/// ThrottlingException, or what an operation calls it.
+fn throttled(message: String, quota_code: String, retry_after_seconds: u64) -> ApiError {
+    let mut error = ApiError::new(ErrorCode::Throttling, message);
+    error.members.insert("retryAfterSeconds".into(), retry_after_seconds.into());
+    error.members.insert("serviceCode".into(), SERVICE_CODE.into());
+    error.members.insert("quotaCode".into(), quota_code.into());
+    error.members.insert("Reason".into(), "CallerRateLimitExceeded".into());
+    error
+}
+
+/// When to come again for memory: MicroVMs come and go in seconds.
+const MEMORY_RETRY_SECONDS: u64 = 5;
 
 const IMAGE: &str = "MicrovmImage";
 const MICROVM: &str = "Microvm";
@@ -124,10 +226,19 @@ impl From<Refusal> for ApiError {
             }
             Refusal::NoBuild(id) => Self::not_found(message, "MicrovmImageBuild", id),
             Refusal::NoMicrovm(id) => Self::not_found(message, MICROVM, id),
-            Refusal::UnknownConnector(arn) => Self::not_found(message, "NetworkConnector", arn),
+            Refusal::UnknownConnector(arn) | Refusal::NoConnector(arn) => Self::not_found(message, "NetworkConnector", arn),
+            Refusal::ConnectorBusy { arn, .. } => Self::conflict(message, "NetworkConnector", arn),
+            Refusal::ConnectorExists(name) => Self::conflict(message, "NetworkConnector", name),
+            Refusal::InvalidParameter(_) => Self::new(ErrorCode::InvalidParameterValue, message),
+            Refusal::ConnectorNotBuilt(_) | Refusal::RuntimesNotBuilt => Self::new(ErrorCode::NotImplemented, message),
+            Refusal::OverQuota { quota, limit } => quota_exceeded(message, *quota, *limit),
+            Refusal::NoCapacity(_) => Self::new(ErrorCode::InsufficientCapacity, message),
+            Refusal::NoRoomToResume(_) => throttled(message, quota_code(Quota::MemoryMib).into(), MEMORY_RETRY_SECONDS),
+            Refusal::Throttled { group, retry_after_seconds } => {
+                throttled(message, format!("rates.{}", group.name()), *retry_after_seconds)
+            }
             Refusal::NoResource(arn) => Self::not_found(message, "Resource", arn),
             Refusal::ImageBusy { arn, .. }
-            | Refusal::ImageInUse(arn)
             | Refusal::VersionInUse { arn, .. }
             | Refusal::LastVersion { arn, .. }
             | Refusal::VersionBusy { arn, .. } => Self::conflict(message, IMAGE, arn),
@@ -155,6 +266,10 @@ impl From<Refusal> for ApiError {
             | Refusal::NoShellIngress
             | Refusal::Constraint { .. }
             | Refusal::NextToken
+            | Refusal::ConnectorOfOtherCompute(_)
+            | Refusal::ImageNotDeletable(_)
+            | Refusal::ImageInUse
+            | Refusal::ReservedTag(_)
             | Refusal::TooManyTags(_) => Self::validation(message),
         }
     }

@@ -39,10 +39,19 @@ pub(crate) async fn route(core: &Arc<Core>, caller: &Caller, operation: &str, in
         "CreateMicrovmAuthToken" => op::create_microvm_auth_token::handle(core, caller, input).await,
         "CreateMicrovmShellAuthToken" => op::create_microvm_shell_auth_token::handle(core, caller, input).await,
 
+        "CreateNetworkConnector" => op::create_network_connector::handle(core, caller, input).await,
+        "UpdateNetworkConnector" => op::update_network_connector::handle(core, caller, input).await,
+        "GetNetworkConnector" => op::get_network_connector::handle(core, caller, input).await,
+        "ListNetworkConnectors" => op::list_network_connectors::handle(core, caller, input).await,
+        "ListNetworkConnectorVersions" => op::list_network_connector_versions::handle(core, caller, input).await,
+        "DeleteNetworkConnector" => op::delete_network_connector::handle(core, caller, input).await,
+
         "TagResource" => op::tag_resource::handle(core, caller, input).await,
         "UntagResource" => op::untag_resource::handle(core, caller, input).await,
         "ListTags" => op::list_tags::handle(core, caller, input).await,
 
+        // Lambda Core's other half.
+        runtimes if runtimes.contains("Runtime") => Err(Refusal::RuntimesNotBuilt.into()),
         unknown => Err(Refusal::UnknownOperation(unknown.to_owned()).into()),
     };
     answer.map_err(ApiError::from)

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::{ControlConfig, EndpointSettings};
 use crate::control::{Collaborators, Control, StartError};
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
+use crate::limits::{Limits, Rates};
 use crate::logs::{LogEntry, LogSink};
 use crate::token::TokenKeys;
 
@@ -360,6 +361,8 @@ pub struct Parts {
     pub logs: Arc<MemoryLogs>,
     pub audit: Arc<MemoryAudit>,
     pub clock: Arc<ManualClock>,
+    /// None to speak of, unless a test sets some.
+    pub limits: Limits,
 }
 
 impl Parts {
@@ -372,13 +375,19 @@ impl Parts {
             logs: Arc::default(),
             audit: Arc::default(),
             clock: Arc::default(),
+            limits: Limits { rates: Rates::uniform(f64::MAX, u32::MAX), ..Limits::for_host(u64::from(u32::MAX)) },
         })
     }
 
     /// A control over these parts.
     pub async fn start(&self, endpoint: EndpointSettings) -> Result<Arc<Control>, StartError> {
-        let config =
-            ControlConfig { region: "us-east-1".into(), default_account: AccountId("123456789012".into()), endpoint, parallel_builds: 2 };
+        let config = ControlConfig {
+            region: "us-east-1".into(),
+            default_account: AccountId("123456789012".into()),
+            endpoint,
+            parallel_builds: 2,
+            limits: self.limits.clone(),
+        };
         let with = Collaborators {
             store: self.store.clone(),
             host: self.host.clone(),

@@ -21,6 +21,9 @@ pub struct MachineId(pub Uuid);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ImageKey(String);
 
+/// Memory of the machine that executes Dockerfiles. Its page cache takes what the build leaves of it.
+pub const BUILDER_MEMORY_MIB: u32 = 4096;
+
 /// What the guest sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineShape {

@@ -22,9 +22,9 @@ mod steps;
 mod sys;
 
 pub use api::{
-    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host, HostError, ImageKey,
-    LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output, OutputSink, Registry, ResumeMachine, RootDisk,
-    StepTimings, StopMachine, SuspendMachine, Suspended,
+    BUILDER_MEMORY_MIB, BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host,
+    HostError, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output, OutputSink, Registry,
+    ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
 };
 pub use emberbox_agent_protocol::HookOutcome;
 pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};

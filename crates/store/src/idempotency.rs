@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::{Row, Sqlite, Transaction};
 
 use crate::codec::json;
+use crate::limits::Quota;
 use crate::{Store, StoreError, UnixMillis};
 
 /// A token as one request brought it.
@@ -29,6 +30,10 @@ pub enum Commit {
     TokenReused,
     /// The records are no longer as the caller saw them, or a unique value is taken. Nothing was written.
     Raced,
+    /// The account has all it may have. Nothing was written.
+    OverQuota(Quota),
+    /// The host has no memory left for it. Nothing was written.
+    NoRoom,
 }
 
 impl Store {
@@ -38,9 +43,20 @@ impl Store {
         earlier(&mut transaction, Some(token)).await
     }
 
-    /// Forgets tokens used before `limit`.
-    pub async fn forget_client_tokens(&self, limit: UnixMillis) -> Result<(), StoreError> {
+    /// Forgets tokens used before `limit`, and of each account's all but the `most` latest.
+    pub async fn forget_client_tokens(&self, limit: UnixMillis, most: u32) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM client_tokens WHERE created_at < ?").bind(limit.0).execute(&self.writer).await?;
+        let accounts = sqlx::query("SELECT account FROM client_tokens GROUP BY account HAVING count(*) > ?").bind(most);
+        for row in accounts.fetch_all(&self.reader).await? {
+            sqlx::query(
+                "DELETE FROM client_tokens WHERE account = ?1 AND created_at <
+                 (SELECT created_at FROM client_tokens WHERE account = ?1 ORDER BY created_at DESC LIMIT 1 OFFSET ?2)",
+            )
+            .bind(row.try_get::<String, _>("account")?)
+            .bind(most - 1)
+            .execute(&self.writer)
+            .await?;
+        }
         Ok(())
     }
 }

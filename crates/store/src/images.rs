@@ -9,9 +9,10 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 
-use crate::codec::{json, read_json, read_text, read_time, read_word, text, word};
+use crate::codec::{json, read_json, read_optional_text, read_text, read_time, read_word, text, word};
 use crate::idempotency::{ClientToken, Commit, earlier, remember};
-use crate::records::{BuildRecord, ImageId, ImageRecord, Page, SnapshotBytes, UnixMillis, VersionRecord};
+use crate::limits::{self, Quota};
+use crate::records::{BuildRecord, ImageId, ImageRecord, ListedImage, Page, SnapshotBytes, UnixMillis, VersionRecord};
 use crate::{Store, StoreError};
 
 /// What a change of a build means for its version and image; all three are written together.
@@ -29,6 +30,15 @@ pub struct VersionOutcome {
     pub timings: Value,
     pub built: Option<Value>,
     pub now: UnixMillis,
+}
+
+/// A new image with its first version and build.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NewImage<'a> {
+    pub image: &'a ImageRecord,
+    pub version: &'a VersionRecord,
+    pub build: &'a BuildRecord,
+    pub tags: &'a BTreeMap<String, String>,
 }
 
 /// A new version with its build, and what the image becomes by it.
@@ -91,9 +101,17 @@ pub(crate) fn page<T>(rows: &[SqliteRow], limit: u32, read: impl Fn(&SqliteRow) 
 }
 
 /// `true` when the statement met its condition.
-fn changed(result: &sqlx::sqlite::SqliteQueryResult) -> bool {
+pub(crate) fn changed(result: &sqlx::sqlite::SqliteQueryResult) -> bool {
     result.rows_affected() > 0
 }
+
+/// A page costs what is on it, but for names to be looked through, which are in the index.
+pub(crate) const LIST_IMAGES: &str = "SELECT images.*,
+    (SELECT major || '.' || minor FROM image_versions WHERE image = images.id AND state = 'SUCCESSFUL' AND status = 'ACTIVE'
+     ORDER BY major DESC, minor DESC LIMIT 1) AS latest_active,
+    (SELECT major || '.' || minor FROM image_versions WHERE image = images.id AND state = 'FAILED'
+     ORDER BY major DESC, minor DESC LIMIT 1) AS latest_failed
+    FROM images WHERE account = ?1 AND state <> 'DELETED' AND (?2 IS NULL OR instr(name, ?2) > 0) AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
 
 /// Images.
 impl Store {
@@ -108,25 +126,28 @@ impl Store {
         query.bind(text(id)).fetch_optional(&self.reader).await?.as_ref().map(read_image).transpose()
     }
 
-    /// An account's images, newest first, deleted ones left out.
+    /// An account's images, newest first, deleted ones left out, with their latest versions.
     pub async fn images(
         &self,
         account: &AccountId,
         name_contains: Option<&str>,
         after: Option<i64>,
         limit: u32,
-    ) -> Result<Page<ImageRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM images WHERE account = ?1 AND state <> 'DELETED' AND (?2 IS NULL OR instr(name, ?2) > 0)
-             AND (?3 IS NULL OR seq < ?3) ORDER BY seq DESC LIMIT ?4",
-        )
-        .bind(&account.0)
-        .bind(name_contains)
-        .bind(after)
-        .bind(limit + 1)
-        .fetch_all(&self.reader)
-        .await?;
-        page(&rows, limit, read_image)
+    ) -> Result<Page<ListedImage>, StoreError> {
+        let rows = sqlx::query(LIST_IMAGES)
+            .bind(&account.0)
+            .bind(name_contains)
+            .bind(after.unwrap_or(i64::MAX))
+            .bind(limit + 1)
+            .fetch_all(&self.reader)
+            .await?;
+        page(&rows, limit, |row| {
+            Ok(ListedImage {
+                image: read_image(row)?,
+                latest_active: read_optional_text(row, "latest_active")?,
+                latest_failed: read_optional_text(row, "latest_failed")?,
+            })
+        })
     }
 
     pub async fn images_in(&self, state: ImageState) -> Result<Vec<ImageRecord>, StoreError> {
@@ -137,16 +158,19 @@ impl Store {
     /// Writes a new image with its first version and build. Raced: the name is taken.
     pub async fn create_image(
         &self,
-        image: &ImageRecord,
-        version: &VersionRecord,
-        build: &BuildRecord,
-        tags: &BTreeMap<String, String>,
+        new: &NewImage<'_>,
+        quota: u64,
         token: Option<&ClientToken>,
         answer: &Value,
     ) -> Result<Commit, StoreError> {
+        let NewImage { image, version, build, tags } = *new;
         let mut transaction = self.writer.begin().await?;
         if let Some(commit) = earlier(&mut transaction, token).await? {
             return Ok(commit);
+        }
+        const COUNT: &str = "SELECT count(*) AS used FROM images WHERE account = ? AND state <> 'DELETED'";
+        if limits::used(&mut transaction, COUNT, Some(&image.arn.account)).await? >= quota {
+            return Ok(Commit::OverQuota(Quota::Images));
         }
         let inserted = sqlx::query(
             "INSERT INTO images (id, account, name, arn, state, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -210,14 +234,13 @@ impl Store {
 
     /// Newest first, deleted ones left out.
     pub async fn versions(&self, image: ImageId, after: Option<i64>, limit: u32) -> Result<Page<VersionRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM image_versions WHERE image = ?1 AND state <> 'DELETED' AND (?2 IS NULL OR seq < ?2) ORDER BY seq DESC LIMIT ?3",
-        )
-        .bind(text(image))
-        .bind(after)
-        .bind(limit + 1)
-        .fetch_all(&self.reader)
-        .await?;
+        let rows =
+            sqlx::query("SELECT * FROM image_versions WHERE image = ?1 AND state <> 'DELETED' AND seq < ?2 ORDER BY seq DESC LIMIT ?3")
+                .bind(text(image))
+                .bind(after.unwrap_or(i64::MAX))
+                .bind(limit + 1)
+                .fetch_all(&self.reader)
+                .await?;
         page(&rows, limit, read_version)
     }
 
@@ -249,10 +272,21 @@ impl Store {
     }
 
     /// Adds a version and its build. Raced: the image is no longer what it was, or another request took the number.
-    pub async fn add_version(&self, change: &VersionChange<'_>, token: Option<&ClientToken>, answer: &Value) -> Result<Commit, StoreError> {
+    pub async fn add_version(
+        &self,
+        change: &VersionChange<'_>,
+        quota: u64,
+        token: Option<&ClientToken>,
+        answer: &Value,
+    ) -> Result<Commit, StoreError> {
         let mut transaction = self.writer.begin().await?;
         if let Some(commit) = earlier(&mut transaction, token).await? {
             return Ok(commit);
+        }
+        let counted = sqlx::query("SELECT count(*) AS used FROM image_versions WHERE image = ? AND state <> 'DELETED'");
+        let counted = counted.bind(text(change.version.image)).fetch_one(&mut *transaction).await?;
+        if counted.try_get::<i64, _>("used")?.unsigned_abs() >= quota {
+            return Ok(Commit::OverQuota(Quota::ImageVersions));
         }
         let now = change.version.created_at;
         let result = sqlx::query("UPDATE images SET state = ?, updated_at = ? WHERE id = ? AND state = ?")
@@ -339,16 +373,15 @@ impl Store {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<BuildRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM builds WHERE image = ?1 AND major = ?2 AND minor = ?3 AND (?4 IS NULL OR seq < ?4) ORDER BY seq DESC LIMIT ?5",
-        )
-        .bind(text(image))
-        .bind(version.major)
-        .bind(version.minor)
-        .bind(after)
-        .bind(limit + 1)
-        .fetch_all(&self.reader)
-        .await?;
+        let rows =
+            sqlx::query("SELECT * FROM builds WHERE image = ?1 AND major = ?2 AND minor = ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5")
+                .bind(text(image))
+                .bind(version.major)
+                .bind(version.minor)
+                .bind(after.unwrap_or(i64::MAX))
+                .bind(limit + 1)
+                .fetch_all(&self.reader)
+                .await?;
         page(&rows, limit, read_build)
     }
 
@@ -358,39 +391,57 @@ impl Store {
         rows.iter().map(read_build).collect()
     }
 
+    /// Writes the beginning of a build that holds `memory_mib` until its end; `false` when the host has no room for it now.
+    pub async fn begin_build(&self, outcome: &VersionOutcome, memory_mib: u32, host_mib: u64) -> Result<bool, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        if !limits::host_has_room(&mut transaction, memory_mib, host_mib).await? {
+            return Ok(false);
+        }
+        let update = sqlx::query("UPDATE builds SET memory_mib = ? WHERE id = ?");
+        update.bind(memory_mib).bind(&outcome.build.0).execute(&mut *transaction).await?;
+        write_outcome(&mut transaction, outcome).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     pub async fn write_build(&self, outcome: &VersionOutcome) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin().await?;
-        let (image, major, minor) = (text(outcome.image), outcome.version.major, outcome.version.minor);
-        sqlx::query("UPDATE images SET state = ?, updated_at = ? WHERE id = ?")
-            .bind(word(outcome.image_state)?)
-            .bind(outcome.now.0)
-            .bind(&image)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(
-            "UPDATE image_versions SET state = ?, status = ?, state_reason = ?, built = ?, updated_at = ? WHERE image = ? AND major = ? AND minor = ?",
-        )
-        .bind(word(outcome.version_state)?)
-        .bind(word(outcome.status)?)
-        .bind(&outcome.reason)
-        .bind(outcome.built.as_ref().map(json).transpose()?)
-        .bind(outcome.now.0)
-        .bind(&image)
-        .bind(major)
-        .bind(minor)
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query("UPDATE builds SET state = ?, state_reason = ?, sizes = ?, timings = ?, updated_at = ? WHERE id = ?")
-            .bind(word(outcome.build_state)?)
-            .bind(&outcome.reason)
-            .bind(json(&outcome.sizes)?)
-            .bind(json(&outcome.timings)?)
-            .bind(outcome.now.0)
-            .bind(&outcome.build.0)
-            .execute(&mut *transaction)
-            .await?;
+        write_outcome(&mut transaction, outcome).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+async fn write_outcome(transaction: &mut Transaction<'_, Sqlite>, outcome: &VersionOutcome) -> Result<(), StoreError> {
+    let (image, major, minor) = (text(outcome.image), outcome.version.major, outcome.version.minor);
+    sqlx::query("UPDATE images SET state = ?, updated_at = ? WHERE id = ?")
+        .bind(word(outcome.image_state)?)
+        .bind(outcome.now.0)
+        .bind(&image)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query(
+        "UPDATE image_versions SET state = ?, status = ?, state_reason = ?, built = ?, updated_at = ? WHERE image = ? AND major = ? AND minor = ?",
+    )
+    .bind(word(outcome.version_state)?)
+    .bind(word(outcome.status)?)
+    .bind(&outcome.reason)
+    .bind(outcome.built.as_ref().map(json).transpose()?)
+    .bind(outcome.now.0)
+    .bind(&image)
+    .bind(major)
+    .bind(minor)
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query("UPDATE builds SET state = ?, state_reason = ?, sizes = ?, timings = ?, updated_at = ? WHERE id = ?")
+        .bind(word(outcome.build_state)?)
+        .bind(&outcome.reason)
+        .bind(json(&outcome.sizes)?)
+        .bind(json(&outcome.timings)?)
+        .bind(outcome.now.0)
+        .bind(&outcome.build.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 /// `false` when the number is taken.

@@ -74,7 +74,10 @@ async fn image_version_and_build_round_trip() {
     let store = Store::in_memory().await.unwrap();
     let (image, version, build) = records("one");
     let tags = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
-    assert_eq!(store.create_image(&image, &version, &build, &tags, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(
+        store.create_image(&NewImage { image: &image, version: &version, build: &build, tags: &tags }, 9, None, &json!({})).await.unwrap(),
+        Commit::Done
+    );
     assert_eq!(store.image_by_arn(&image.arn).await.unwrap().unwrap(), image);
     assert_eq!(store.image(image.id).await.unwrap().unwrap(), image);
     assert_eq!(store.version(image.id, ImageVersion::FIRST).await.unwrap().unwrap(), version);
@@ -96,15 +99,30 @@ async fn a_name_is_taken_until_its_image_is_deleted() {
     let store = Store::in_memory().await.unwrap();
     let (image, version, build) = records("one");
     let none = BTreeMap::new();
-    assert_eq!(store.create_image(&image, &version, &build, &none, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(
+        store.create_image(&NewImage { image: &image, version: &version, build: &build, tags: &none }, 9, None, &json!({})).await.unwrap(),
+        Commit::Done
+    );
     let (other, other_version, other_build) = records("one");
-    assert_eq!(store.create_image(&other, &other_version, &other_build, &none, None, &json!({})).await.unwrap(), Commit::Raced);
+    assert_eq!(
+        store
+            .create_image(&NewImage { image: &other, version: &other_version, build: &other_build, tags: &none }, 9, None, &json!({}))
+            .await
+            .unwrap(),
+        Commit::Raced
+    );
     assert_eq!(store.begin_image_delete(image.id, ImageState::Created, UnixMillis(1)).await.unwrap(), Commit::Raced);
     assert_eq!(store.begin_image_delete(image.id, ImageState::Creating, UnixMillis(1)).await.unwrap(), Commit::Done);
     assert_eq!(store.images_in(ImageState::Deleting).await.unwrap().len(), 1);
     store.end_image_delete(&image, true, UnixMillis(2)).await.unwrap();
     assert_eq!(store.image_by_arn(&image.arn).await.unwrap().unwrap().state, ImageState::Deleted);
-    assert_eq!(store.create_image(&other, &other_version, &other_build, &none, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(
+        store
+            .create_image(&NewImage { image: &other, version: &other_version, build: &other_build, tags: &none }, 9, None, &json!({}))
+            .await
+            .unwrap(),
+        Commit::Done
+    );
     assert_eq!(store.image_by_arn(&image.arn).await.unwrap().unwrap().id, other.id);
     assert_eq!(store.images(&image.arn.account, None, None, 10).await.unwrap().items.len(), 1);
 }
@@ -116,28 +134,105 @@ async fn a_client_token_answers_what_it_answered() {
     let none = BTreeMap::new();
     let token = ClientToken { account: image.arn.account.clone(), operation: "CreateMicrovmImage", token: "t".into(), digest: "d".into() };
     let answer = json!({"a": 1});
-    assert_eq!(store.create_image(&image, &version, &build, &none, Some(&token), &answer).await.unwrap(), Commit::Done);
+    assert_eq!(
+        store
+            .create_image(&NewImage { image: &image, version: &version, build: &build, tags: &none }, 9, Some(&token), &answer)
+            .await
+            .unwrap(),
+        Commit::Done
+    );
     let (other, other_version, other_build) = records("two");
-    let again = store.create_image(&other, &other_version, &other_build, &none, Some(&token), &json!({})).await.unwrap();
+    let again = store
+        .create_image(&NewImage { image: &other, version: &other_version, build: &other_build, tags: &none }, 9, Some(&token), &json!({}))
+        .await
+        .unwrap();
     assert_eq!(again, Commit::Replayed(answer));
     let foreign = ClientToken { digest: "e".into(), ..token.clone() };
     assert_eq!(store.replay(&foreign).await.unwrap(), Some(Commit::TokenReused));
     let elsewhere = ClientToken { operation: "RunMicrovm", ..token.clone() };
     assert_eq!(store.replay(&elsewhere).await.unwrap(), None);
-    store.forget_client_tokens(UnixMillis(i64::MAX)).await.unwrap();
+    store.forget_client_tokens(UnixMillis(i64::MAX), 9).await.unwrap();
     assert_eq!(store.replay(&token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_account_keeps_its_latest_tokens() {
+    let store = Store::in_memory().await.unwrap();
+    let token = |account: &str, n: i64| ClientToken {
+        account: AccountId(account.into()),
+        operation: "RunMicrovm",
+        token: n.to_string(),
+        digest: "d".into(),
+    };
+    for n in 0..10 {
+        for account in ["a", "b"] {
+            store.remember_answer(Some(&token(account, n)), &json!(n), UnixMillis(n)).await.unwrap();
+        }
+    }
+    store.remember_answer(Some(&token("b", 99)), &json!(99), UnixMillis(99)).await.unwrap();
+    store.forget_client_tokens(UnixMillis(1), 10).await.unwrap();
+    assert_eq!(store.replay(&token("a", 0)).await.unwrap(), None, "too old");
+    assert!(store.replay(&token("a", 1)).await.unwrap().is_some() && store.replay(&token("b", 1)).await.unwrap().is_some());
+    store.forget_client_tokens(UnixMillis(1), 3).await.unwrap();
+    for (account, n, kept) in [("a", 6, false), ("a", 7, true), ("a", 9, true), ("b", 7, false), ("b", 8, true), ("b", 99, true)] {
+        assert_eq!(store.replay(&token(account, n)).await.unwrap().is_some(), kept, "{account} {n}");
+    }
+}
+
+#[tokio::test]
+async fn quotas_count_what_is_not_deleted() {
+    let store = Store::in_memory().await.unwrap();
+    let none = BTreeMap::new();
+    let (image, version, build) = records("one");
+    let new = NewImage { image: &image, version: &version, build: &build, tags: &none };
+    assert_eq!(store.create_image(&new, 0, None, &json!({})).await.unwrap(), Commit::OverQuota(Quota::Images));
+    assert_eq!(store.create_image(&new, 1, None, &json!({})).await.unwrap(), Commit::Done);
+    let (other, other_version, other_build) = records("two");
+    let second = NewImage { image: &other, version: &other_version, build: &other_build, tags: &none };
+    assert_eq!(store.create_image(&second, 1, None, &json!({})).await.unwrap(), Commit::OverQuota(Quota::Images));
+    store.write_build(&outcome(&version, &build, true)).await.unwrap();
+    let (next, next_build) = version_of(image.id, ImageVersion::FIRST.next());
+    let change = VersionChange { version: &next, build: &next_build, from: ImageState::Created, to: ImageState::Updating };
+    assert_eq!(store.add_version(&change, 1, None, &json!({})).await.unwrap(), Commit::OverQuota(Quota::ImageVersions));
+    store.begin_image_delete(image.id, ImageState::Created, UnixMillis(1)).await.unwrap();
+    store.end_image_delete(&image, true, UnixMillis(2)).await.unwrap();
+    assert_eq!(store.create_image(&second, 1, None, &json!({})).await.unwrap(), Commit::Done);
+}
+
+#[tokio::test]
+async fn a_build_begins_when_there_is_room_for_it() {
+    let store = Store::in_memory().await.unwrap();
+    let none = BTreeMap::new();
+    let mut builds = Vec::new();
+    for name in ["one", "two"] {
+        let (image, version, build) = records(name);
+        store.create_image(&NewImage { image: &image, version: &version, build: &build, tags: &none }, 9, None, &json!({})).await.unwrap();
+        builds.push((version, build));
+    }
+    let begun = |(version, build): &(VersionRecord, BuildRecord)| VersionOutcome {
+        build_state: BuildState::InProgress,
+        ..outcome(version, build, true)
+    };
+    assert!(!store.begin_build(&begun(&builds[0]), 4096, 4095).await.unwrap());
+    assert!(store.begin_build(&begun(&builds[0]), 4096, 4096).await.unwrap());
+    assert!(!store.begin_build(&begun(&builds[1]), 1, 4096).await.unwrap());
+    store.write_build(&outcome(&builds[0].0, &builds[0].1, true)).await.unwrap();
+    assert!(store.begin_build(&begun(&builds[1]), 4096, 4096).await.unwrap(), "the first one has ended");
 }
 
 #[tokio::test]
 async fn versions_are_added_to_a_settled_image_and_deleted_but_for_the_last() {
     let store = Store::in_memory().await.unwrap();
     let (image, version, build) = records("one");
-    store.create_image(&image, &version, &build, &BTreeMap::new(), None, &json!({})).await.unwrap();
+    store
+        .create_image(&NewImage { image: &image, version: &version, build: &build, tags: &BTreeMap::new() }, 9, None, &json!({}))
+        .await
+        .unwrap();
     let (second, second_build) = version_of(image.id, ImageVersion::FIRST.next());
     let change = VersionChange { version: &second, build: &second_build, from: ImageState::Created, to: ImageState::Updating };
-    assert_eq!(store.add_version(&change, None, &json!({})).await.unwrap(), Commit::Raced);
+    assert_eq!(store.add_version(&change, 9, None, &json!({})).await.unwrap(), Commit::Raced);
     store.write_build(&outcome(&version, &build, true)).await.unwrap();
-    assert_eq!(store.add_version(&change, None, &json!({})).await.unwrap(), Commit::Done);
+    assert_eq!(store.add_version(&change, 9, None, &json!({})).await.unwrap(), Commit::Done);
     store.write_build(&outcome(&second, &second_build, false)).await.unwrap();
     assert_eq!(store.latest_active_version(image.id).await.unwrap().unwrap().version, ImageVersion::FIRST);
     assert_eq!(store.latest_failed_version(image.id).await.unwrap(), Some(second.version));

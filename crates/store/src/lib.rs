@@ -8,9 +8,13 @@
 
 mod access_keys;
 mod codec;
+mod connectors;
 mod idempotency;
 mod images;
+mod limits;
 mod microvms;
+#[cfg(test)]
+mod plans_tests;
 mod records;
 mod settings;
 mod tags;
@@ -23,9 +27,13 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
+pub use connectors::{ConnectorRecord, ConnectorVersionRecord};
 pub use idempotency::{ClientToken, Commit};
-pub use images::{VersionChange, VersionOutcome};
-pub use records::{BuildRecord, ImageId, ImageRecord, MicrovmRecord, Page, Phase, RunSettings, SnapshotBytes, UnixMillis, VersionRecord};
+pub use images::{NewImage, VersionChange, VersionOutcome};
+pub use limits::{Quota, Room};
+pub use records::{
+    BuildRecord, ImageId, ImageRecord, ListedImage, MicrovmRecord, Page, Phase, RunSettings, SnapshotBytes, UnixMillis, VersionRecord,
+};
 
 /// How long a statement waits for a lock another process holds (a backup, `sqlite3` in an operator's hands) before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::codec::{json, read_json, read_optional_text, read_text, read_time, read_word, text, word};
 use crate::idempotency::{ClientToken, Commit, earlier, remember};
 use crate::images::{page, read_version_number};
+use crate::limits::{self, Quota, Room};
 use crate::records::{ImageId, MicrovmRecord, Page, UnixMillis};
 use crate::{Store, StoreError};
 
@@ -25,6 +26,7 @@ fn read(row: &SqliteRow) -> Result<MicrovmRecord, StoreError> {
         image_arn: read_text(row, "image_arn")?,
         version: read_version_number(row)?,
         image_key: row.try_get("image_key")?,
+        memory_mib: row.try_get("memory_mib")?,
         phase: read_word(row, "phase")?,
         state_reason: row.try_get("state_reason")?,
         settings: read_json(row, "settings")?,
@@ -37,18 +39,30 @@ fn read(row: &SqliteRow) -> Result<MicrovmRecord, StoreError> {
 
 const INSERT: &str =
     "INSERT INTO microvms (id, account, endpoint, address, image, image_arn, major, minor, image_key, phase, state_reason, settings, timings,
-                           started_at, phase_since, terminated_at)
-     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16
+                           started_at, phase_since, terminated_at, memory_mib)
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17
      WHERE EXISTS (SELECT 1 FROM image_versions JOIN images ON images.id = image_versions.image
                    WHERE images.id = ?5 AND image_versions.major = ?7 AND image_versions.minor = ?8 AND image_versions.state = 'SUCCESSFUL'
                    AND image_versions.status = 'ACTIVE' AND images.state NOT IN ('DELETING', 'DELETED', 'DELETE_FAILED'))
      ON CONFLICT DO NOTHING";
 
 impl Store {
-    /// Writes a new MicroVM. Raced: its version has stopped being launchable, or its address or endpoint is taken.
-    pub async fn insert_microvm(&self, microvm: &MicrovmRecord, token: Option<&ClientToken>, answer: &Value) -> Result<Commit, StoreError> {
+    /// Writes a new MicroVM if there is room for it. Raced: its version has stopped being launchable, or its address or endpoint is taken.
+    pub async fn insert_microvm(
+        &self,
+        microvm: &MicrovmRecord,
+        room: &Room,
+        token: Option<&ClientToken>,
+        answer: &Value,
+    ) -> Result<Commit, StoreError> {
         let mut transaction = self.writer.begin().await?;
         if let Some(commit) = earlier(&mut transaction, token).await? {
+            return Ok(commit);
+        }
+        if limits::too_many_microvms(&mut transaction, &microvm.account, room).await? {
+            return Ok(Commit::OverQuota(Quota::Microvms));
+        }
+        if let Some(commit) = limits::refused(&mut transaction, &microvm.account, microvm.memory_mib, room).await? {
             return Ok(commit);
         }
         let result = sqlx::query(INSERT)
@@ -68,12 +82,33 @@ impl Store {
             .bind(microvm.started_at.0)
             .bind(microvm.phase_since.0)
             .bind(microvm.terminated_at.map(|at| at.0))
+            .bind(microvm.memory_mib)
             .execute(&mut *transaction)
             .await?;
         if result.rows_affected() == 0 {
             return Ok(Commit::Raced);
         }
         remember(&mut transaction, token, answer, microvm.started_at).await?;
+        transaction.commit().await?;
+        Ok(Commit::Done)
+    }
+
+    /// As [`Store::update_microvm`] for one that takes its memory again. Raced: there is none.
+    pub async fn begin_resume(&self, microvm: &MicrovmRecord, room: &Room) -> Result<Commit, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        if let Some(commit) = limits::refused(&mut transaction, &microvm.account, microvm.memory_mib, room).await? {
+            return Ok(commit);
+        }
+        let resumed = sqlx::query("UPDATE microvms SET phase = ?, state_reason = ?, phase_since = ? WHERE id = ?")
+            .bind(word(microvm.phase)?)
+            .bind(&microvm.state_reason)
+            .bind(microvm.phase_since.0)
+            .bind(text(microvm.id))
+            .execute(&mut *transaction)
+            .await?;
+        if resumed.rows_affected() == 0 {
+            return Ok(Commit::Raced);
+        }
         transaction.commit().await?;
         Ok(Commit::Done)
     }
@@ -117,18 +152,27 @@ impl Store {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Page<MicrovmRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM microvms WHERE account = ?1 AND (?2 IS NULL OR image_arn = ?2) AND (?3 IS NULL OR (major = ?3 AND minor = ?4))
-             AND (?5 IS NULL OR seq < ?5) ORDER BY seq DESC LIMIT ?6",
-        )
-        .bind(&account.0)
-        .bind(image.map(text))
-        .bind(version.map(|version| version.major))
-        .bind(version.map(|version| version.minor))
-        .bind(after)
-        .bind(limit + 1)
-        .fetch_all(&self.reader)
-        .await?;
+        // One statement for each set of filters, so that each has an index that fits it whole.
+        let sql = match (image, version) {
+            (None, None) => "SELECT * FROM microvms WHERE account = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
+            (Some(_), None) => "SELECT * FROM microvms WHERE account = ?1 AND seq < ?2 AND image_arn = ?4 ORDER BY seq DESC LIMIT ?3",
+            (None, Some(_)) => {
+                "SELECT * FROM microvms WHERE account = ?1 AND seq < ?2 AND major = ?5 AND minor = ?6 ORDER BY seq DESC LIMIT ?3"
+            }
+            (Some(_), Some(_)) => {
+                "SELECT * FROM microvms WHERE account = ?1 AND seq < ?2 AND image_arn = ?4 AND major = ?5 AND minor = ?6
+                 ORDER BY seq DESC LIMIT ?3"
+            }
+        };
+        let rows = sqlx::query(sql)
+            .bind(&account.0)
+            .bind(after.unwrap_or(i64::MAX))
+            .bind(limit + 1)
+            .bind(image.map(text))
+            .bind(version.map(|version| version.major))
+            .bind(version.map(|version| version.minor))
+            .fetch_all(&self.reader)
+            .await?;
         page(&rows, limit, read)
     }
 

@@ -51,6 +51,14 @@ pub struct ImageRecord {
     pub updated_at: UnixMillis,
 }
 
+/// An image as a listing shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedImage {
+    pub image: ImageRecord,
+    pub latest_active: Option<ImageVersion>,
+    pub latest_failed: Option<ImageVersion>,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionRecord {
     pub image: ImageId,
@@ -144,6 +152,8 @@ pub struct MicrovmRecord {
     pub image_arn: ImageArn,
     pub version: ImageVersion,
     pub image_key: String,
+    /// `minimumMemoryInMiB` of its image: what it counts for while it is not suspended.
+    pub memory_mib: u32,
     pub phase: Phase,
     pub state_reason: Option<String>,
     pub settings: RunSettings,

@@ -12,11 +12,16 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get("value")?))).collect()
     }
 
-    /// Adds tags, replacing the values of those that are there.
-    pub async fn tag(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), StoreError> {
+    /// Adds tags, replacing the values of those that are there; `false`, and nothing is written, when there would be more than `most`.
+    pub async fn tag(&self, arn: &str, tags: &BTreeMap<String, String>, most: usize) -> Result<bool, StoreError> {
         let mut transaction = self.writer.begin().await?;
         insert(&mut transaction, arn, tags).await?;
-        Ok(transaction.commit().await?)
+        let counted = sqlx::query("SELECT count(*) AS count FROM tags WHERE arn = ?").bind(arn).fetch_one(&mut *transaction).await?;
+        if counted.try_get::<i64, _>("count")? > i64::try_from(most).unwrap_or(i64::MAX) {
+            return Ok(false);
+        }
+        transaction.commit().await?;
+        Ok(true)
     }
 
     pub async fn untag(&self, arn: &str, keys: &[String]) -> Result<(), StoreError> {
@@ -53,9 +58,10 @@ mod tests {
     async fn tags_round_trip() {
         let store = Store::in_memory().await.unwrap();
         let tags = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<BTreeMap<_, _>>();
-        store.tag("a", &tags(&[("x", "1"), ("y", "")])).await.unwrap();
-        store.tag("a", &tags(&[("x", "2")])).await.unwrap();
-        store.tag("b", &tags(&[("z", "3")])).await.unwrap();
+        assert!(store.tag("a", &tags(&[("x", "1"), ("y", "")]), 2).await.unwrap());
+        assert!(store.tag("a", &tags(&[("x", "2")]), 2).await.unwrap());
+        assert!(!store.tag("a", &tags(&[("x", "3"), ("z", "")]), 2).await.unwrap(), "one too many");
+        assert!(store.tag("b", &tags(&[("z", "3")]), 2).await.unwrap());
         assert_eq!(store.tags("a").await.unwrap(), tags(&[("x", "2"), ("y", "")]));
         store.untag("a", &["y".into(), "absent".into()]).await.unwrap();
         assert_eq!(store.tags("a").await.unwrap(), tags(&[("x", "2")]));

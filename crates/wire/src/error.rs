@@ -11,8 +11,11 @@ pub enum ErrorCode {
     InsufficientCapacity,
     InternalServer,
     InvalidClientTokenId,
+    /// `lambda-core` says this of what the service, not a constraint, finds wrong (observed).
+    InvalidParameterValue,
     InvalidSignature,
     MissingAuthenticationToken,
+    NetworkConnectorLimitExceeded,
     RequestExpired,
     RequestTooLarge,
     ResourceNotFound,
@@ -36,8 +39,10 @@ impl ErrorCode {
             Self::InsufficientCapacity => "InsufficientCapacityException",
             Self::InternalServer => "InternalServerException",
             Self::InvalidClientTokenId => "UnrecognizedClientException",
+            Self::InvalidParameterValue => "InvalidParameterValueException",
             Self::InvalidSignature => "InvalidSignatureException",
             Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
+            Self::NetworkConnectorLimitExceeded => "NetworkConnectorLimitExceededException",
             Self::RequestExpired => "InvalidSignatureException",
             Self::RequestTooLarge => "RequestTooLargeException",
             Self::Serialization => "SerializationException",
@@ -53,7 +58,11 @@ impl ErrorCode {
     /// HTTP status, as the model declares it where it does.
     pub fn status(self) -> u16 {
         match self {
-            Self::Validation | Self::IncompleteSignature | Self::Serialization => 400,
+            Self::Validation
+            | Self::IncompleteSignature
+            | Self::InvalidParameterValue
+            | Self::NetworkConnectorLimitExceeded
+            | Self::Serialization => 400,
             Self::ServiceQuotaExceeded => 402,
             Self::AccessDenied
             | Self::InvalidClientTokenId

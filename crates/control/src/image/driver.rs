@@ -4,6 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use emberbox_host::{HostError, ImageKey, StepTimings};
 use emberbox_store::{BuildRecord, ImageRecord, SnapshotBytes, StoreError, VersionOutcome, VersionRecord};
@@ -17,7 +18,11 @@ use crate::control::Core;
 use crate::failpoints;
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, SnapshotSizes};
 use crate::logs::{build_log, output_sink};
+use crate::operations::definition::baseline_mib;
 use crate::timings::Stopwatch;
+
+/// How often a build that waits for memory looks again: MicroVMs come and go in seconds.
+const MEMORY_POLL: Duration = Duration::from_millis(500);
 
 /// Begins the build of a version that has been written as PENDING.
 pub(crate) fn build(core: &Arc<Core>, image: ImageRecord, version: VersionRecord, build: BuildRecord) {
@@ -54,7 +59,9 @@ impl Build {
         }
         clock.step("queue_wait");
         failpoints::BUILD_PLACE.reach().await;
-        self.core.store.write_build(&self.in_progress()).await?;
+        if !self.begin().await? {
+            return Ok(());
+        }
         clock.step("record_written");
         failpoints::BUILD_RECORDED.reach().await;
         let work = AssertUnwindSafe(self.ask_builder()).catch_unwind();
@@ -69,6 +76,27 @@ impl Build {
         self.core.store.write_build(&outcome).await?;
         failpoints::BUILD_WRITTEN.reach().await;
         Ok(())
+    }
+
+    /// Writes IN_PROGRESS when there is memory for the build, waiting as long as it takes; `false` when it is not to go on.
+    async fn begin(&self) -> Result<bool, StoreError> {
+        let host = self.core.config.limits.host_memory_mib;
+        // The builder and the machine that is captured run one after the other.
+        let memory = emberbox_host::BUILDER_MEMORY_MIB.max(baseline_mib(&self.version.definition));
+        if u64::from(memory) > host {
+            let reason = format!(
+                "INTERNAL_PLATFORM_ERROR: the build needs {memory} MiB of memory, more than the {host} MiB this host may hold (capacity)"
+            );
+            let failure = BuildFailure { reason, sizes: SnapshotSizes::default() };
+            self.core.store.write_build(&failure_outcome(self.in_progress(), &failure, json!({}))).await?;
+            return Ok(false);
+        }
+        while !self.core.store.begin_build(&self.in_progress(), memory, host).await? {
+            if self.core.stop.run_until_cancelled(tokio::time::sleep(MEMORY_POLL)).await.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn ask_builder(&self) -> Result<BuiltImage, BuildFailure> {

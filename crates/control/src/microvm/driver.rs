@@ -212,9 +212,13 @@ impl Driver {
         }
         let mut intended = self.record.clone();
         enter(&mut intended, phase, reason, self.core.clock.now());
-        if let Err(error) = journal::intent(&self.core.store, &intended).await {
-            tracing::error!(?phase, error = &error as &dyn std::error::Error, "an intent could not be written");
-            return Err(RequestError::NotRecorded);
+        match journal::intent(&self.core, &intended).await {
+            Ok(()) => {}
+            Err(journal::IntentError::NoRoom) => return Err(RequestError::NoRoom),
+            Err(error @ journal::IntentError::Store(_)) => {
+                tracing::error!(?phase, error = &error as &dyn std::error::Error, "an intent could not be written");
+                return Err(RequestError::NotRecorded);
+            }
         }
         tracing::info!(from = ?self.record.phase, to = ?phase, reason = intended.state_reason, "transition");
         self.record = intended;

@@ -6,14 +6,32 @@
 
 use std::time::Duration;
 
-use emberbox_store::{MicrovmRecord, Store, StoreError};
+use emberbox_store::{Commit, MicrovmRecord, Phase, Store, StoreError};
+
+use crate::control::Core;
 
 /// Pauses between attempts to write an outcome: a full disk or a lock held by a backup may pass.
 const OUTCOME_RETRIES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5)];
 
-pub(crate) async fn intent(store: &Store, record: &MicrovmRecord) -> Result<(), StoreError> {
-    store.update_microvm(record).await
+/// Why an intent is not on record.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IntentError {
+    #[error("the record could not be written")]
+    Store(#[from] StoreError),
+    /// What a wake takes is not free, on the host or of the account's quota.
+    #[error("there is no memory for it")]
+    NoRoom,
+}
+
+pub(crate) async fn intent(core: &Core, record: &MicrovmRecord) -> Result<(), IntentError> {
+    if record.phase != Phase::Resuming {
+        return Ok(core.store.update_microvm(record).await?);
+    }
+    match core.store.begin_resume(record, &core.config.limits.room()).await? {
+        Commit::NoRoom | Commit::OverQuota(_) => Err(IntentError::NoRoom),
+        Commit::Done | Commit::Raced | Commit::Replayed(_) | Commit::TokenReused => Ok(()),
+    }
 }
 
 pub(crate) async fn outcome(store: &Store, record: &MicrovmRecord) {

@@ -58,6 +58,9 @@ pub(crate) enum RequestError {
     /// The intent could not be written; nothing has changed.
     #[error("the intent could not be recorded")]
     NotRecorded,
+    /// A wake takes memory, and there is not enough; nothing has changed.
+    #[error("there is not enough memory to resume it now")]
+    NoRoom,
     /// The task has ended: the MicroVM is TERMINATED, or the daemon is stopping.
     #[error("the MicroVM's task has ended")]
     Gone,

@@ -108,7 +108,9 @@ async fn wake(handle: &Handle) -> Result<(), TrafficError> {
     match handle.ask(Request::Resume).await {
         // Refused: it has moved on since it was looked at, and the watch tells where.
         Ok(()) | Err(RequestError::Refused(_)) => Ok(()),
-        Err(error @ (RequestError::NotRecorded | RequestError::Gone)) => Err(TrafficError::Unreachable(error.to_string())),
+        Err(error @ (RequestError::NotRecorded | RequestError::NoRoom | RequestError::Gone)) => {
+            Err(TrafficError::Unreachable(error.to_string()))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use emberbox_store::{BuildRecord, ImageId, SnapshotBytes, UnixMillis, VersionRec
 use emberbox_wire::arn::ImageArn;
 use emberbox_wire::ids::{BuildId, ImageVersion};
 use emberbox_wire::microvms::{Architecture, BuildState, CodeArtifact, HookState, Hooks, ImageDefinition, VersionState, VersionStatus};
-use emberbox_wire::sizes::Size;
+use emberbox_wire::sizes::{DEFAULT_SIZE, Size};
 use serde_json::json;
 
 use crate::connectors;
@@ -51,6 +51,12 @@ fn any_enabled(hooks: &Hooks) -> bool {
     let run = hooks.microvm_hooks.iter().flat_map(|hooks| [hooks.run, hooks.resume, hooks.suspend, hooks.terminate]);
     let build = hooks.microvm_image_hooks.iter().flat_map(|hooks| [hooks.ready, hooks.validate]);
     run.chain(build).any(|hook| hook == Some(HookState::Enabled))
+}
+
+/// What a MicroVM of this definition, or the capture of its image, counts for.
+pub(crate) fn baseline_mib(definition: &ImageDefinition) -> u32 {
+    let asked = definition.resources.iter().flatten().find_map(|resources| Size::for_baseline(resources.minimum_memory_in_mib));
+    asked.unwrap_or(DEFAULT_SIZE).baseline_memory_mib
 }
 
 /// A version and its build as they are first written.

@@ -12,7 +12,7 @@ use super::lookup;
 use crate::control::Core;
 use crate::image::driver;
 use crate::image::state::{Event, next};
-use crate::refusal::{Failure, Refusal};
+use crate::refusal::{Failure, Refusal, word};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,16 +34,22 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
             driver::delete_image(core, image);
             Ok(answer)
         }
-        Commit::Raced | Commit::Replayed(_) | Commit::TokenReused => Err(refusal(core, &image).await?.into()),
+        Commit::Raced | Commit::Replayed(_) | Commit::TokenReused | Commit::OverQuota(_) | Commit::NoRoom => {
+            match core.store.image(image.id).await?.map(|now| now.state) {
+                // Another delete came first.
+                Some(now @ (ImageState::Deleting | ImageState::Deleted)) => Ok(answer(now)),
+                now => Err(refusal(core, &image, now.unwrap_or(image.state)).await?.into()),
+            }
+        }
     }
 }
 
 fn admit(image: &ImageRecord) -> Result<ImageState, Refusal> {
-    next(image.state, Event::Delete).ok_or_else(|| Refusal::image_busy(image))
+    next(image.state, Event::Delete).ok_or_else(|| Refusal::ImageNotDeletable(word(image.state)))
 }
 
 /// Which of its conditions the deletion did not meet.
-async fn refusal(core: &Core, image: &ImageRecord) -> Result<Refusal, Failure> {
+async fn refusal(core: &Core, image: &ImageRecord, now: ImageState) -> Result<Refusal, Failure> {
     let live = core.store.count_live_microvms(image.id, None).await?;
-    Ok(if live > 0 { Refusal::ImageInUse(image.arn.to_string()) } else { Refusal::image_busy(image) })
+    Ok(if live > 0 { Refusal::ImageInUse } else { Refusal::ImageNotDeletable(word(now)) })
 }

@@ -38,18 +38,22 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
             driver::delete_version(core, version);
             Ok(answer)
         }
-        Commit::Raced | Commit::Replayed(_) | Commit::TokenReused => Err(refusal(core, &image, &version).await?.into()),
+        Commit::Raced | Commit::Replayed(_) | Commit::TokenReused | Commit::OverQuota(_) | Commit::NoRoom => {
+            let now = core.store.version(image.id, version.version).await?.map_or(version.state, |now| now.state);
+            match now {
+                // Another delete came first.
+                VersionState::Deleting | VersionState::Deleted => Ok(answer(now)),
+                _ => Err(refusal(core, &image, &version, now).await?.into()),
+            }
+        }
     }
 }
 
 /// Which of its conditions the deletion did not meet.
-async fn refusal(core: &Core, image: &ImageRecord, version: &VersionRecord) -> Result<Refusal, Failure> {
+async fn refusal(core: &Core, image: &ImageRecord, version: &VersionRecord, now: VersionState) -> Result<Refusal, Failure> {
     let (arn, number) = (image.arn.to_string(), version.version.to_string());
     if core.store.count_live_microvms(image.id, Some(version.version)).await? > 0 {
         return Ok(Refusal::VersionInUse { arn, version: number });
     }
-    match core.store.version(image.id, version.version).await? {
-        Some(now) if now.state == version.state => Ok(Refusal::LastVersion { arn, version: number }),
-        Some(_) | None => Ok(Refusal::version_busy(image, version)),
-    }
+    Ok(if now == version.state { Refusal::LastVersion { arn, version: number } } else { Refusal::version_busy(image, version) })
 }

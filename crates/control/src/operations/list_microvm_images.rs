@@ -6,11 +6,10 @@ use emberbox_wire::caller::Caller;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::lookup;
 use crate::control::Core;
 use crate::pagination::{Listing, PageRequest};
 use crate::refusal::Failure;
-use crate::views;
+use crate::views::{self, LatestVersions};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,9 +26,9 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let listing = Listing { secret: &core.secret, name };
     let cursor = listing.cursor(&request.page)?;
     let page = core.store.images(&caller.account, filter, cursor, request.page.limit()).await?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for image in &page.items {
-        items.push(views::image_summary(image, lookup::latest_versions(core, image).await?));
-    }
-    Ok(listing.answer(items, page.next))
+    let items = page.items.iter().map(|listed| {
+        let latest = LatestVersions { active: listed.latest_active, failed: listed.latest_failed };
+        views::image_summary(&listed.image, latest)
+    });
+    Ok(listing.answer(items.collect(), page.next))
 }

@@ -1,4 +1,4 @@
-//! ListTags: the tags of an image.
+//! ListTags: the tags of an image or a network connector.
 
 use std::sync::Arc;
 

@@ -92,6 +92,7 @@ pub(crate) async fn ask(core: &Core, caller: &Caller, identifier: &str, request:
         Err(RequestError::Refused(conflict)) => Err(Refusal::Microvm { microvm: id, conflict }.into()),
         Err(RequestError::Gone) if core.stop.is_cancelled() => Err(Failure::Stopping),
         Err(RequestError::Gone) => Ok(Asked::Terminated),
+        Err(RequestError::NoRoom) => Err(Refusal::NoRoomToResume(id).into()),
         Err(RequestError::NotRecorded) => Err(Failure::Contended),
     }
 }

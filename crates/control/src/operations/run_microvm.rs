@@ -9,6 +9,7 @@ use emberbox_wire::ids::{EndpointId, MicrovmId};
 use emberbox_wire::microvms::{Hooks, ImageState, RunMicrovmRequest, VersionState, VersionStatus};
 use serde_json::{Value, json};
 
+use super::definition;
 use crate::control::Core;
 use crate::microvm::driver::{self, Start};
 use crate::refusal::{Failure, Refusal};
@@ -27,6 +28,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
         return Ok(answer);
     }
     let request: RunMicrovmRequest = serde_json::from_value(input)?;
+    connectors::refuse_customers(core, caller, request.egress_network_connectors.as_deref()).await?;
     let (arn, settings) = admit(&core.config.region, &request)?;
     for _ in 0..ADDRESS_ATTEMPTS {
         let version = launchable(core, caller, &arn, &request).await?;
@@ -91,6 +93,7 @@ fn new_record(core: &Core, caller: &Caller, arn: &ImageArn, version: &VersionRec
         image_arn: arn.clone(),
         version: version.version,
         image_key: version.image_key.clone(),
+        memory_mib: definition::baseline_mib(&version.definition),
         phase: Phase::Launching,
         state_reason: None,
         settings: RunSettings { hooks: version.definition.hooks.clone().unwrap_or_default(), ..settings },
@@ -110,10 +113,9 @@ enum Written {
 
 async fn write(core: &Core, record: &MicrovmRecord, token: Option<&ClientToken>) -> Result<Written, Failure> {
     let answer = views::microvm(&core.config.endpoint, record);
-    match core.store.insert_microvm(record, token, &answer).await? {
+    match core.store.insert_microvm(record, &core.config.limits.room(), token, &answer).await? {
         Commit::Done => Ok(Written::Done(answer)),
-        Commit::Replayed(answer) => Ok(Written::Replayed(answer)),
-        Commit::TokenReused => Err(Refusal::TokenReused.into()),
         Commit::Raced => Ok(Written::Raced),
+        commit => idempotency::otherwise(core, commit).map(Written::Replayed),
     }
 }

@@ -12,11 +12,10 @@ use serde_json::Value;
 
 use super::{definition, lookup};
 use crate::control::Core;
-use crate::idempotency;
 use crate::image::state::{Event, next};
 use crate::image::{driver, managed};
 use crate::refusal::{Failure, Refusal};
-use crate::views;
+use crate::{connectors, idempotency, views};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,6 +33,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let request: Request = serde_json::from_value(input)?;
     let image = lookup::image(core, caller, &request.image_identifier).await?;
     let updating = admit(&image)?;
+    connectors::refuse_customers(core, caller, request.definition.egress_network_connectors.as_deref()).await?;
     let region = &core.config.region;
     let definition = definition::admit(region, &managed::arns(region, &*core.host), request.definition)?;
 
@@ -44,15 +44,14 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     // The answer has no member for tags, unlike CreateMicrovmImage's (model).
     let answer = views::image_with_version(&changed, lookup::latest_versions(core, &image).await?, &version, &BTreeMap::new())?;
     let change = VersionChange { version: &version, build: &build, from: image.state, to: updating };
-    match core.store.add_version(&change, token.as_ref(), &answer).await? {
+    match core.store.add_version(&change, core.config.limits.quotas.versions_per_image, token.as_ref(), &answer).await? {
         Commit::Done => {
             driver::build(core, changed, version, build);
             Ok(answer)
         }
-        Commit::Replayed(answer) => Ok(answer),
-        Commit::TokenReused => Err(Refusal::TokenReused.into()),
         // Another update or a delete came first.
-        Commit::Raced => Err(Refusal::ImageBusy { arn: image.arn.to_string(), state: "changing".into() }.into()),
+        Commit::Raced => Err(Refusal::image_busy(&lookup::image(core, caller, &request.image_identifier).await?).into()),
+        commit => idempotency::otherwise(core, commit),
     }
 }
 

@@ -7,6 +7,8 @@ use crate::microvm::registry::{Handle, Request};
 
 /// How long a client token is remembered; clients retry within minutes.
 const CLIENT_TOKEN_MILLIS: i64 = 24 * 60 * 60 * 1000;
+/// Client tokens remembered of one account, the latest: about 100 MiB of its answers.
+const CLIENT_TOKENS: u32 = 100_000;
 
 /// `true` when the MicroVM's time is over.
 pub(crate) fn reconcile(core: &Core, handle: &Handle) -> bool {
@@ -25,7 +27,7 @@ fn is_over(phase: Phase, started_at: UnixMillis, maximum_seconds: u32, now: Unix
 
 pub(crate) async fn forget_client_tokens(core: &Core) {
     let limit = UnixMillis(core.clock.now().0 - CLIENT_TOKEN_MILLIS);
-    if let Err(error) = core.store.forget_client_tokens(limit).await {
+    if let Err(error) = core.store.forget_client_tokens(limit, CLIENT_TOKENS).await {
         tracing::warn!(error = &error as &dyn std::error::Error, "old client tokens could not be deleted");
     }
 }

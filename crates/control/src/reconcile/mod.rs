@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::{Core, StartError};
-use crate::image;
+use crate::{connector, image};
 
 /// How exact policies are: their shortest duration is a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(crate) async fn start(core: &Arc<Core>) -> Result<(), StartError> {
     let exits = core.host.exits();
     orphans::reconcile(core).await?;
     image::driver::recover(core).await?;
+    connector::recover(core).await?;
     core.tasks.spawn(exits::follow(core.clone(), exits));
     core.tasks.spawn(by_the_clock(core.clone()));
     Ok(())

@@ -51,7 +51,7 @@ async fn microvms_that_cannot_be_run() {
         (json!({"ingressNetworkConnectors": ["HTTP_INGRESS"]}), Validation, "Malformed network connector ARN".into()),
         (json!({"ingressNetworkConnectors": connectors(&["ALL_INGRESS", "HTTP_INGRESS"])}), Validation, all.into()),
         (json!({"ingressNetworkConnectors": connectors(&["INTERNET_EGRESS"])}), Validation, "is not an ingress connector".into()),
-        (json!({"egressNetworkConnectors": [format!("{CONNECTOR}:MINE")]}), ResourceNotFound, "is not available".into()),
+        (json!({"egressNetworkConnectors": [format!("{CONNECTOR}:MINE")]}), ResourceNotFound, "does not exist".into()),
     ];
     for (members, code, message) in cases {
         let (refused, said) = world.refused("RunMicrovm", with(json!({"imageIdentifier": ARN}), members)).await;

@@ -97,7 +97,11 @@ async fn a_building_image_is_left_alone_and_builds_wait_their_turn() {
     eventually("two builds", async || world.parts.builder.requests().len() == 2).await;
     let at = json!({"imageIdentifier": ARN, "imageVersion": "1.0"});
     assert_eq!(world.refused("UpdateMicrovmImage", with(definition(), json!({"imageIdentifier": ARN}))).await.0, ErrorCode::Conflict);
-    assert_eq!(world.refused("DeleteMicrovmImage", json!({"imageIdentifier": ARN})).await.0, ErrorCode::Conflict);
+    let deleted = world.refused("DeleteMicrovmImage", json!({"imageIdentifier": ARN})).await;
+    assert_eq!(deleted, (ErrorCode::Validation, "Cannot delete MicroVM image in its current state: CREATING".into()));
+    let status = with(at.clone(), json!({"status": "INACTIVE"}));
+    let patched = world.refused("UpdateMicrovmImageVersion", status).await;
+    assert_eq!(patched, (ErrorCode::Conflict, "MicroVM Image is already in state: CREATING".into()));
     assert_eq!(world.refused("DeleteMicrovmImageVersion", at).await.0, ErrorCode::Conflict);
     world.parts.builder.hold(false);
     eventually("all built", async || {

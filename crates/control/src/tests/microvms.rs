@@ -239,7 +239,8 @@ async fn an_image_with_live_microvms_stays() {
     world.ok("UpdateMicrovmImage", with(definition(), json!({"imageIdentifier": ARN}))).await;
     world.image_state("UPDATED").await;
     let id = world.running(json!({"imageVersion": "1.0"})).await;
-    assert_eq!(world.refused("DeleteMicrovmImage", json!({"imageIdentifier": ARN})).await.0, ErrorCode::Conflict);
+    let refused = world.refused("DeleteMicrovmImage", json!({"imageIdentifier": ARN})).await;
+    assert_eq!(refused, (ErrorCode::Validation, "Cannot delete microvm image with running microvms.".into()));
     let at = json!({"imageIdentifier": ARN, "imageVersion": "1.0"});
     assert_eq!(world.refused("DeleteMicrovmImageVersion", at.clone()).await.0, ErrorCode::Conflict);
     world.change("TerminateMicrovm", id).await;

@@ -1,8 +1,11 @@
 //! The whole story through [`Control::call`], on a fake host.
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod bad_input;
+mod connectors;
 mod images;
+mod limits;
 mod microvms;
 mod restart;
 mod sequences;
@@ -23,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::config::EndpointSettings;
 use crate::control::Control;
+use crate::limits::Limits;
 use crate::testing::Parts;
 
 pub(crate) const ARN: &str = "arn:aws:lambda:us-east-1:123456789012:microvm-image:web";
@@ -68,6 +72,22 @@ impl World {
         let parts = Parts::new().await.unwrap();
         let control = parts.start(endpoint).await.unwrap();
         Self { parts, control }
+    }
+
+    /// A world with other limits than none.
+    pub(crate) async fn limited(set: impl FnOnce(&mut Limits)) -> Self {
+        let mut parts = Parts::new().await.unwrap();
+        set(&mut parts.limits);
+        let control = parts.start(EndpointSettings::Loopback { port: 8443 }).await.unwrap();
+        Self { parts, control }
+    }
+
+    /// As [`World::limited`], with the image `web` built.
+    pub(crate) async fn limited_with_image(set: impl FnOnce(&mut Limits)) -> Self {
+        let world = Self::limited(set).await;
+        world.ok("CreateMicrovmImage", with(definition(), json!({"name": "web"}))).await;
+        world.image_state("CREATED").await;
+        world
     }
 
     /// A world with the image `web` built.

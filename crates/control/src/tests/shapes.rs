@@ -4,29 +4,31 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-static MODEL: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(emberbox_wire::LAMBDA_MICROVMS_MODEL).unwrap());
+static MODELS: LazyLock<Vec<Value>> =
+    LazyLock::new(|| emberbox_wire::MODELS.iter().map(|text| serde_json::from_str(text).unwrap()).collect());
 
 pub(crate) fn operations() -> Vec<String> {
-    MODEL["operations"].as_object().unwrap().keys().cloned().collect()
+    MODELS.iter().flat_map(|model| model["operations"].as_object().unwrap().keys().cloned()).collect()
 }
 
 pub(crate) fn check_answer(operation: &str, answer: &Value) {
-    match MODEL["operations"][operation].get("output") {
-        Some(output) => check(operation, output["shape"].as_str().unwrap(), answer),
+    let model = MODELS.iter().find(|model| model["operations"].get(operation).is_some()).unwrap();
+    match model["operations"][operation].get("output") {
+        Some(output) => check(model, operation, output["shape"].as_str().unwrap(), answer),
         None => assert_eq!(answer, &serde_json::json!({}), "{operation}"),
     }
 }
 
-fn check(at: &str, shape_name: &str, value: &Value) {
-    let shape = &MODEL["shapes"][shape_name];
+fn check(model: &Value, at: &str, shape_name: &str, value: &Value) {
+    let shape = &model["shapes"][shape_name];
     let fits = match shape["type"].as_str().unwrap() {
         "structure" => {
-            structure(at, shape, value);
+            structure(model, at, shape, value);
             true
         }
         "list" => {
             let items = value.as_array().unwrap_or_else(|| panic!("{at}: not a list"));
-            items.iter().for_each(|item| check(&format!("{at}[]"), shape["member"]["shape"].as_str().unwrap(), item));
+            items.iter().for_each(|item| check(model, &format!("{at}[]"), shape["member"]["shape"].as_str().unwrap(), item));
             true
         }
         "map" => value.as_object().is_some_and(|map| map.values().all(Value::is_string)),
@@ -36,6 +38,7 @@ fn check(at: &str, shape_name: &str, value: &Value) {
             known && shape["min"].as_u64().is_none_or(|min| length >= min) && shape["max"].as_u64().is_none_or(|max| length <= max)
         }),
         "integer" | "long" => value.is_i64() || value.is_u64(),
+        "timestamp" if shape["timestampFormat"] == "iso8601" => value.as_str().is_some_and(|text| text.ends_with('Z')),
         "timestamp" => value.is_f64(),
         "boolean" => value.is_boolean(),
         other => panic!("{at}: unknown type {other}"),
@@ -43,14 +46,14 @@ fn check(at: &str, shape_name: &str, value: &Value) {
     assert!(fits, "{at}: {value} is no {shape_name}");
 }
 
-fn structure(at: &str, shape: &Value, value: &Value) {
+fn structure(model: &Value, at: &str, shape: &Value, value: &Value) {
     let members = value.as_object().unwrap_or_else(|| panic!("{at}: not an object"));
     for required in shape["required"].as_array().into_iter().flatten() {
         assert!(members.contains_key(required.as_str().unwrap()), "{at}: {required} is missing");
     }
     for (name, member) in members {
         let known = &shape["members"][name]["shape"];
-        check(&format!("{at}.{name}"), known.as_str().unwrap_or_else(|| panic!("{at}: {name} is unknown")), member);
+        check(model, &format!("{at}.{name}"), known.as_str().unwrap_or_else(|| panic!("{at}: {name} is unknown")), member);
     }
 }
 

@@ -18,12 +18,12 @@ use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::occupied_bytes;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
-use crate::{BuildRootDisk, ContainerConfig, HostError, MachineShape, Output, OutputSink, RootDisk, disk, failpoints};
+use crate::{BUILDER_MEMORY_MIB, BuildRootDisk, ContainerConfig, HostError, MachineShape, Output, OutputSink, RootDisk, disk, failpoints};
 
 /// The script that the builder runs, the same for every image.
 const SCRIPT: &str = include_str!("build.sh");
 /// buildah's own memory and a compiler's, for instance; two vCPUs halve a build's time, more do not help it.
-const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: 4096, disk_gib: 24 };
+const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: BUILDER_MEMORY_MIB, disk_gib: 24 };
 /// Lines that the script marks as its own, on standard output.
 const STEP_MARK: &str = "@emberbox-step ";
 const IMAGE_MARK: &str = "@emberbox-image ";
