@@ -53,6 +53,9 @@ pub(crate) struct Serve {
     /// Port of the MicroVMs' HTTPS endpoints; 0 takes a free one.
     #[arg(long)]
     pub ingress_port: Option<u16>,
+    /// Start although the records' journal is damaged, without the records that are lost with it. The damaged journal is kept beside.
+    #[arg(long)]
+    pub accept_lost_records: bool,
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogForm::Text)]
     pub log: LogForm,

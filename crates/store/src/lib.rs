@@ -11,6 +11,7 @@ mod codec;
 mod connectors;
 mod idempotency;
 mod images;
+mod journal;
 mod limits;
 mod microvms;
 #[cfg(test)]
@@ -21,8 +22,9 @@ mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -30,6 +32,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 pub use connectors::{ConnectorRecord, ConnectorVersionRecord};
 pub use idempotency::{ClientToken, Commit};
 pub use images::{NewImage, VersionChange, VersionOutcome};
+pub use journal::JournalDamage;
 pub use limits::{Quota, Room};
 pub use records::{
     BuildRecord, ImageId, ImageRecord, ListedImage, MicrovmRecord, Page, Phase, RunSettings, SnapshotBytes, UnixMillis, VersionRecord,
@@ -47,6 +50,13 @@ pub enum StoreError {
     Open(#[source] sqlx::Error),
     #[error("the database could not be migrated")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// Acknowledged records are lost: nothing may be decided by what is left until somebody has accepted that ([`Store::accept_lost_records`]).
+    #[error(transparent)]
+    Journal(#[from] JournalDamage),
+    #[error("the database's journal could not be read")]
+    ReadJournal(#[source] std::io::Error),
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     #[error("a query failed")]
     Query(#[from] sqlx::Error),
     #[error("column {column} holds what this version cannot read")]
@@ -64,11 +74,23 @@ pub enum StoreError {
 pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
+    _head: Option<Arc<KeptHead>>,
+}
+
+/// Ends the task with the last copy of its store.
+#[derive(Debug)]
+struct KeptHead(tokio::task::JoinHandle<()>);
+
+impl Drop for KeptHead {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Store {
-    /// Opens or creates the database at `path` and brings it to this version's schema.
+    /// Opens or creates the database at `path` and brings it to this version's schema. Refuses one that has lost what was acknowledged.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        journal::check(path).map_err(StoreError::ReadJournal)??;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -77,9 +99,20 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
+        check(&writer).await?;
         sqlx::migrate!().run(&writer).await?;
+        let head = Arc::new(KeptHead(tokio::spawn(journal::keep_head(path.to_path_buf()))));
         let reader = pool(READERS).connect_with(options).await.map_err(StoreError::Open)?;
-        Ok(Self { writer, reader })
+        Ok(Self { writer, reader, _head: Some(head) })
+    }
+
+    /// Lets go of what a damaged journal has lost, so that [`Store::open`] succeeds with the records before it. Returns where the whole journal is kept; `None`
+    /// when it is not damaged.
+    pub fn accept_lost_records(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+        match journal::check(path).map_err(StoreError::ReadJournal)? {
+            Ok(()) => Ok(None),
+            Err(damage) => journal::cut(path, &damage).map(Some).map_err(StoreError::ReadJournal),
+        }
     }
 
     /// A database that ends with the process, for tests.
@@ -88,13 +121,22 @@ impl Store {
         // One connection that is never replaced: each connection to `:memory:` is a database of its own.
         let writer = pool(1).connect_with(options).await.map_err(StoreError::Open)?;
         sqlx::migrate!().run(&writer).await?;
-        Ok(Self { reader: writer.clone(), writer })
+        Ok(Self { reader: writer.clone(), writer, _head: None })
     }
 
     /// Waits for running queries and closes the files.
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
+    }
+}
+
+/// Whether tables and indices are what SQLite can read: milliseconds for thousands of records.
+async fn check(writer: &SqlitePool) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(writer).await?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        _ => Err(StoreError::Damaged(found)),
     }
 }
 
