@@ -6,3 +6,5 @@ virtio_rng
 crc32c_intel
 ext4
 overlay
+inet_diag
+tcp_diag

@@ -1,7 +1,7 @@
 //! The application stands still: around every snapshot.
 //!
 //! ```text
-//! running --Freeze--> frozen, output read, disk synced, connections closed --snapshot--> Restored: see `restore`
+//! running --Freeze--> frozen, output read, disk synced, connections closed and aborted --snapshot--> Restored: see `restore`
 //!    ^------------------Thaw-----------------|
 //! ```
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::{Agent, ConnectionId};
 use crate::container::Container;
+use crate::outside;
 
 /// What a frozen application has written is at most two full pipes.
 const OUTPUT: Duration = Duration::from_secs(1);
@@ -30,6 +31,11 @@ pub(crate) async fn freeze(agent: &Rc<Agent>, asker: ConnectionId) -> Result<()>
         }
     }
     agent.connections.close_all_but(asker).await;
+    // Last: until here a freeze that fails has cost the application nothing.
+    if let Err(error) = outside::abort_connections() {
+        thaw(agent)?;
+        return Err(error);
+    }
     Ok(())
 }
 

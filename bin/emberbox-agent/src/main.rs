@@ -23,6 +23,7 @@ mod modules;
 mod mounts;
 mod network;
 mod output;
+mod outside;
 mod power;
 mod reaper;
 mod relay;

@@ -25,7 +25,8 @@ pub enum Request {
     /// Connect to a port of the application on loopback. Answer: [`Reply::Connected`], then raw bytes both ways with TCP half-close
     /// carried across; or [`Reply::Refused`] when nothing listens.
     Relay { port: u16 },
-    /// Freeze the application's cgroup, wait until it is frozen, sync the disks. Answer: [`Reply::Done`]; the snapshot follows.
+    /// Freeze the application's cgroup, wait until it is frozen, sync the disks, abort its TCP connections to the outside. Answer: [`Reply::Done`]; the
+    /// snapshot follows.
     Freeze,
     /// Undo a [`Request::Freeze`] that led to no snapshot. Answer: [`Reply::Done`].
     Thaw,
