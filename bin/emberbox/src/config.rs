@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use emberbox_host::{EngineChoice, Registry};
+use emberbox_host::{Compression, EngineChoice, Registry};
 use serde::Deserialize;
 
 use crate::arguments::Serve;
@@ -28,6 +28,39 @@ pub(crate) struct Config {
     pub capacity: Capacity,
     pub quotas: QuotaSettings,
     pub rates: RateSettings,
+    pub storage: Storage,
+    pub snapshot: Snapshot,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Snapshot {
+    /// How the memory of suspended MicroVMs is written.
+    pub compress: Compress,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Compress {
+    #[default]
+    None,
+    Zstd,
+}
+
+impl From<Compress> for Compression {
+    fn from(compress: Compress) -> Self {
+        match compress {
+            Compress::None => Self::None,
+            Compress::Zstd => Self::Zstd,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Storage {
+    /// What builds, launches and suspensions leave free on the disk of the data directory.
+    pub reserve_mib: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -110,7 +143,15 @@ impl Default for Config {
             capacity: Capacity::default(),
             quotas: QuotaSettings::default(),
             rates: RateSettings::default(),
+            storage: Storage::default(),
+            snapshot: Snapshot::default(),
         }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { reserve_mib: 512 }
     }
 }
 
@@ -181,6 +222,7 @@ impl Config {
         for network in &self.network.allow {
             ensure!(is_ipv4_network(network), "`network.allow`: {network:?} is not an IPv4 network such as 10.0.0.0/8");
         }
+        ensure!(self.storage.reserve_mib < 1 << 40, "`storage.reserve_mib` is larger than any disk");
         self.capacity.check()?;
         self.rates.check()
     }

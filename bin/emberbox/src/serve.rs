@@ -14,7 +14,7 @@ use emberbox_control::{Collaborators, Control, ControlConfig, EndpointSettings, 
 use emberbox_host::{Host, HostHandle, LocalHost, LocalHostConfig, NetworkConfig};
 use emberbox_images::{Pipeline, Settings};
 use emberbox_ingress::{Authority, Ingress, IngressConfig, IngressMode};
-use emberbox_store::Store;
+use emberbox_store::{Store, StoreError};
 use emberbox_wire::ids::AccountId;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
     emberbox_failpoints::from_environment(failpoints::all()).context("could not follow the failpoints' file")?;
     let config = Config::load(&arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(&arguments.data.data, config));
+    let outcome = runtime.block_on(serve(&arguments, config));
     // Blocking file work that nobody waits for any more does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(5));
     outcome
@@ -63,10 +63,11 @@ fn start_log(form: LogForm) {
     }
 }
 
-async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
+async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
+    let data = &*arguments.data.data;
     let _lock = claim(data).await?;
     raise_open_files();
-    let store = Store::open(&data.join(DATABASE)).await.context("could not open the records")?;
+    let store = open_store(&data.join(DATABASE), arguments.accept_lost_records).await?;
     let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
     let host = start_host(data, &config).await?;
     let tokens = accounts::token_keys(&store).await.context("could not load or make the key of endpoint tokens")?;
@@ -118,6 +119,23 @@ async fn serve(data: &Path, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Records that were acknowledged and are gone must not be decided upon unseen: machines they tell of would be stopped as nobody's.
+async fn open_store(path: &Path, accept_lost_records: bool) -> anyhow::Result<Store> {
+    if accept_lost_records && let Some(kept) = Store::accept_lost_records(path).context("could not cut the damaged journal")? {
+        tracing::warn!(kept = %kept.display(), "the journal was damaged: going on without the records that are lost");
+    }
+    Store::open(path).await.map_err(|error| {
+        let advice = match &error {
+            StoreError::Journal(_) => {
+                "restore a backup, or start once with --accept-lost-records: MicroVMs without a record are then ended"
+            }
+            StoreError::Damaged(_) => "restore a backup of it",
+            _ => "see the cause",
+        };
+        anyhow::Error::new(error).context(format!("could not open the records in {} ({advice})", path.display()))
+    })
+}
+
 /// One daemon to a data directory. Waits a moment: a process that a killed daemon was just starting keeps its lock until it is executed.
 async fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
     use std::os::unix::fs::PermissionsExt;
@@ -155,6 +173,8 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
         engine: config.engine.kind.into(),
         network,
         extra_ca_pem: trust::for_guests(&config.trust.ca_bundle)?,
+        disk_reserve: config.storage.reserve_mib << 20,
+        compression: config.snapshot.compress.into(),
     });
     Ok(Arc::new(HostHandle(host.await?)))
 }

@@ -124,7 +124,7 @@ impl FakeHost {
     /// Puts a machine there, or changes it, behind control's back.
     pub fn put(&self, machine: MachineId, status: MachineStatus) {
         let image = ImageKey::new("image").expect("a valid key");
-        self.state().machines.insert(machine, Machine { machine, image, status });
+        self.state().machines.insert(machine, Machine { machine, image: Some(image), status });
     }
 
     /// Takes a machine away behind control's back.
@@ -214,7 +214,7 @@ impl Host for FakeHost {
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {
         self.state().launches.push(request.clone());
         self.enter(HostCall::Launch, Some(request.machine)).await?;
-        let machine = Machine { machine: request.machine, image: request.image, status: MachineStatus::Running };
+        let machine = Machine { machine: request.machine, image: Some(request.image), status: MachineStatus::Running };
         self.state().machines.insert(request.machine, machine);
         self.leave(Some(request.machine));
         Ok(steps("restore"))

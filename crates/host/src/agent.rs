@@ -41,9 +41,15 @@ pub(crate) struct Exchange {
 impl AgentLink {
     /// Sends one request; the answers are read from the exchange.
     pub(crate) async fn send(&self, request: Request) -> Result<Exchange, AgentError> {
+        self.send_late(|| request).await
+    }
+
+    /// As [`AgentLink::send`], for a request that holds the time: it is made when the connection stands.
+    async fn send_late(&self, request: impl FnOnce() -> Request) -> Result<Exchange, AgentError> {
         let address = SocketAddrV4::new(GUEST_ADDRESS, AGENT_PORT);
         let mut stream = self.sockets.connect(&self.namespace, address).await.map_err(AgentError::Connect)?;
-        let mut line = serde_json::to_vec(&Call { generation: GENERATION, request }).map_err(|error| AgentError::Broken(error.into()))?;
+        let call = Call { generation: GENERATION, request: request() };
+        let mut line = serde_json::to_vec(&call).map_err(|error| AgentError::Broken(error.into()))?;
         line.push(b'\n');
         stream.write_all(&line).await.map_err(AgentError::Broken)?;
         Ok(Exchange { stream: BufReader::new(stream) })
@@ -51,7 +57,12 @@ impl AgentLink {
 
     /// One request with one answer, within `deadline`.
     pub(crate) async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, AgentError> {
-        let exchange = async { self.send(request).await?.next().await };
+        self.ask_late(|| request, deadline).await
+    }
+
+    /// As [`AgentLink::ask`], for a request that holds the time.
+    pub(crate) async fn ask_late(&self, request: impl FnOnce() -> Request, deadline: Duration) -> Result<Reply, AgentError> {
+        let exchange = async { self.send_late(request).await?.next().await };
         timeout(deadline, exchange).await.map_err(|_| AgentError::TimedOut(deadline))?
     }
 

@@ -171,7 +171,8 @@ pub struct StepTimings(pub Vec<(String, Duration)>);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     pub machine: MachineId,
-    pub image: ImageKey,
+    /// `None` when its record is damaged.
+    pub image: Option<ImageKey>,
     pub status: MachineStatus,
 }
 
@@ -234,8 +235,17 @@ pub enum HostError {
     /// The snapshot was made by another engine, engine version, CPU profile or format.
     #[error("the snapshot does not fit this host: {0}")]
     SnapshotRefused(String),
+    /// A file of a snapshot is not what was written: found before a guest ran on it. Names the file.
+    #[error("the snapshot is damaged: {0}")]
+    SnapshotDamaged(String),
+    /// Copies of the image are on this host, running or suspended, and need its files.
+    #[error("image {image} is needed by machine {machine}")]
+    ImageInUse { image: ImageKey, machine: MachineId },
     #[error("not enough space on the host's disk")]
     DiskFull,
+    /// The host has no processes, descriptors or memory left.
+    #[error("the host is out of {0}")]
+    Exhausted(&'static str),
     /// Anything else: the host's own fault. The text is for the operator's log.
     #[error("{attempted}")]
     Internal {
@@ -307,11 +317,15 @@ impl fmt::Display for MachineId {
 }
 
 impl HostError {
+    /// A failure of the host's own; when its cause is that the host has run out of something, that is what is said.
     pub fn internal<E>(attempted: impl Into<String>) -> impl FnOnce(E) -> Self
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let attempted = attempted.into();
-        move |source| Self::Internal { attempted, source: source.into() }
+        move |source| {
+            let source = source.into();
+            crate::pressure::shortage(&*source).unwrap_or(Self::Internal { attempted, source })
+        }
     }
 }

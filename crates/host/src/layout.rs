@@ -6,9 +6,10 @@
 //!              overlay.qcow2      an empty overlay over disk.qcow2: launches copy it
 //!              snapshot/{manifest.json,memory,state}
 //! machines/<id>/disk.qcow2        private changes, backed by the image's disk.qcow2
-//!              machine.json       which image, which process
+//!              machine.json       which image, which process: what keeps the image from being deleted
+//!              still              while its application may be frozen: a daemon that finds it thaws the machine
 //!              qmp.sock           the engine's control socket
-//!              snapshot/{manifest.json,memory,memory.runs,state}     while suspended
+//!              snapshot/{manifest.json,memory,memory.runs,state}     while suspended; memory.zst instead of memory with `snapshot.compress`
 //!              resuming/...                                          the snapshot while a resume has not succeeded
 //!              resumed/{memory,memory.runs}                          pages of the last suspension, while running
 //! work/                           half-made things: emptied at start
@@ -94,6 +95,11 @@ impl MachineFiles {
         self.0.join("machine.json")
     }
 
+    /// Exists from before the application is frozen, or its process restored, until it has been thawed.
+    pub(crate) fn still(&self) -> PathBuf {
+        self.0.join("still")
+    }
+
     pub(crate) fn snapshot(&self) -> SnapshotFiles {
         SnapshotFiles(self.0.join("snapshot"))
     }
@@ -125,6 +131,11 @@ impl SnapshotFiles {
 
     pub(crate) fn memory(&self) -> PathBuf {
         self.0.join("memory")
+    }
+
+    /// Instead of `memory`, where suspensions compress.
+    pub(crate) fn packed_memory(&self) -> PathBuf {
+        self.0.join("memory.zst")
     }
 
     pub(crate) fn memory_runs(&self) -> PathBuf {

@@ -9,15 +9,17 @@
 mod agent;
 mod api;
 mod base;
+mod cgroup;
 mod disk;
 mod engine;
 pub mod failpoints;
 mod layout;
 mod local;
 mod machine;
-mod manifest;
 mod memory;
 mod network;
+mod pressure;
+mod snapshot;
 mod steps;
 mod sys;
 
@@ -29,3 +31,4 @@ pub use api::{
 pub use emberbox_agent_protocol::HookOutcome;
 pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};
 pub use network::{NetworkConfig, NetworkError};
+pub use snapshot::packed::Compression;

@@ -11,15 +11,19 @@ use tokio::sync::broadcast;
 use crate::agent::AgentLink;
 use crate::api::{
     BuildRootDisk, CaptureImage, CapturedImage, ConnectError, GuestStream, Host, HostError, ImageKey, LaunchMachine, Machine, MachineExit,
-    MachineId, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
+    MachineId, MachineShape, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
 };
 use crate::base::{Base, BaseError};
+use crate::cgroup::Cgroups;
 use crate::engine::qemu::{Accelerator, QemuEngine};
 use crate::engine::{Engine, EngineError, Vm};
 use crate::failpoints;
 use crate::layout::Layout;
 use crate::machine;
 use crate::network::{Cell, CellPool, NetworkConfig, NetworkError};
+use crate::pressure::Space;
+use crate::snapshot::packed::Compression;
+use crate::snapshot::verify::Verifier;
 use crate::sys::namespace::SocketFactory;
 
 /// Ends of machines that `control` has not read yet; it catches up with the inventory should it ever fall this far behind.
@@ -36,6 +40,10 @@ pub struct LocalHostConfig {
     pub network: NetworkConfig,
     /// PEM certificates that builds trust beside the system's own; empty for none.
     pub extra_ca_pem: String,
+    /// Bytes of the data directory's disk that no operation begins without.
+    pub disk_reserve: u64,
+    /// Of the memory of suspended machines.
+    pub compression: Compression,
 }
 
 /// Which engine runs machines.
@@ -73,6 +81,12 @@ pub struct LocalHost {
     pub(crate) cells: CellPool,
     pub(crate) sockets: SocketFactory,
     pub(crate) extra_ca_pem: String,
+    pub(crate) verifier: Verifier,
+    pub(crate) space: Space,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) compression: Compression,
+    /// Held for reading while a copy of an image comes into being, for writing while an image is deleted.
+    pub(crate) image_use: tokio::sync::RwLock<()>,
     machines: Mutex<HashMap<MachineId, Arc<Running>>>,
     exits: broadcast::Sender<MachineExit>,
 }
@@ -80,6 +94,7 @@ pub struct LocalHost {
 /// A machine whose process lives.
 pub(crate) struct Running {
     pub image: ImageKey,
+    pub shape: MachineShape,
     pub vm: Arc<dyn Vm>,
     pub cell: Cell,
 }
@@ -110,6 +125,7 @@ impl LocalHost {
         let engine = probe.map_err(|error| StartError::Engine(error.into()))?.map_err(|error| StartError::Engine(error.into()))?;
         tracing::info!(identity = ?engine.identity(), "engine chosen");
         let cells = CellPool::start(&config.network, &config.data.join("network")).await?;
+        let cells_name = cells.name().to_owned();
         let host = Arc::new(Self {
             layout,
             base,
@@ -117,10 +133,16 @@ impl LocalHost {
             cells,
             sockets: SocketFactory::start().map_err(failed)?,
             extra_ca_pem: config.extra_ca_pem.clone(),
+            verifier: Verifier::default(),
+            compression: config.compression,
+            cgroups: Cgroups::start(&cells_name),
+            space: Space::new(config.data.clone(), config.disk_reserve),
+            image_use: tokio::sync::RwLock::default(),
             machines: Mutex::new(HashMap::new()),
             exits: broadcast::Sender::new(EXITS_KEPT),
         });
         machine::adopt::adopt_all(&host).await.map_err(failed)?;
+        tokio::spawn(machine::images::verify_all(Arc::downgrade(&host)));
         Ok(host)
     }
 
@@ -181,8 +203,7 @@ impl Host for HostHandle {
     }
 
     async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError> {
-        let directory = self.0.layout.image(image).0;
-        machine::blocking(move || remove_directory(&directory), "delete an image").await?;
+        machine::images::delete(&self.0, image).await?;
         Ok(failpoints::DELETE_IMAGE_FILES.pass().await?)
     }
 

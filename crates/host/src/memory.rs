@@ -7,9 +7,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::layout::SnapshotFiles;
+use crate::snapshot::packed::{Compression, Pages};
+use crate::snapshot::sum::{Sum, Summer};
 use crate::sys::memory::{PAGE, private_pages, read_process};
 
 /// Clean pages between two dirty runs are written too when they are fewer: each run costs a mapping at resume and the kernel limits those to 65,530.
@@ -65,38 +67,65 @@ impl Runs {
     }
 }
 
-/// Writes `memory` and `memory.runs` of the stopped process `pid`, whose guest memory is a private mapping of `base` (and, where it was resumed before,
-/// of `earlier`). Synced. Returns the bytes of the runs.
-pub(crate) fn save_private_memory(
-    pid: i32,
-    base: &Path,
-    length: u64,
-    earlier: Option<&SnapshotFiles>,
-    to: &SnapshotFiles,
-) -> io::Result<u64> {
-    let address = guest_memory_address(pid, base, earlier)?;
-    let mut runs = Runs::default();
-    private_pages(pid, address, length, |page| runs.add(page))?;
-    let earlier = match earlier {
-        Some(files) if files.memory_runs().exists() => read_runs(&files.memory_runs(), length)?,
-        _ => Vec::new(),
-    };
-    let runs = runs.join(&earlier).0;
-    let file = File::create_new(to.memory())?;
-    file.set_len(length)?;
-    let mut buffer = vec![0; COPY];
-    for run in &runs {
-        let mut at = run.offset;
-        while at < run.offset + run.length {
-            let chunk = usize::try_from(run.offset + run.length - at).unwrap_or(COPY).min(COPY);
-            read_process(pid, address + at, &mut buffer[..chunk])?;
-            file.write_all_at(&buffer[..chunk], at)?;
-            at += chunk as u64;
-        }
+/// A stopped process whose guest memory is a private mapping of `base` and, where it was resumed before, of `earlier`'s runs over it.
+#[derive(Debug, Clone)]
+pub(crate) struct PrivateMemory {
+    pub pid: i32,
+    pub base: PathBuf,
+    pub length: u64,
+    pub earlier: SnapshotFiles,
+}
+
+/// What [`PrivateMemory::save`] has written.
+#[derive(Debug)]
+pub(crate) struct SavedMemory {
+    /// Of the runs.
+    pub bytes: u64,
+    /// Of `memory`, packed or not.
+    pub memory: Sum,
+    pub runs: Sum,
+}
+
+impl PrivateMemory {
+    /// Bytes that a save would write if it were made now.
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        Ok(self.runs()?.0.iter().map(|run| run.length).sum())
     }
-    file.sync_all()?;
-    write_runs(&to.memory_runs(), &runs)?;
-    Ok(runs.iter().map(|run| run.length).sum())
+
+    /// The runs of pages that are not the base's, and the address of the guest's first byte.
+    fn runs(&self) -> io::Result<(Vec<Run>, u64)> {
+        let earlier = self.earlier.memory_runs().exists().then_some(&self.earlier);
+        let address = guest_memory_address(self.pid, &self.base, earlier)?;
+        let mut runs = Runs::default();
+        private_pages(self.pid, address, self.length, |page| runs.add(page))?;
+        let earlier = match earlier {
+            Some(files) => read_runs(&files.memory_runs(), self.length)?,
+            None => Vec::new(),
+        };
+        Ok((runs.join(&earlier).0, address))
+    }
+
+    /// Writes `memory` (or `memory.zst`) and `memory.runs`, synced.
+    pub(crate) fn save(&self, to: &SnapshotFiles, compression: Compression) -> io::Result<SavedMemory> {
+        let (runs, address) = self.runs()?;
+        let mut pages = Pages::create(to, self.length, compression)?;
+        let mut summer = Summer::default();
+        let mut buffer = vec![0; COPY];
+        for run in &runs {
+            let mut at = run.offset;
+            while at < run.offset + run.length {
+                let chunk = usize::try_from(run.offset + run.length - at).unwrap_or(COPY).min(COPY);
+                read_process(self.pid, address + at, &mut buffer[..chunk])?;
+                pages.put(at, &buffer[..chunk])?;
+                summer.add(at, &buffer[..chunk]);
+                at += chunk as u64;
+            }
+        }
+        pages.finish()?;
+        write_runs(&to.memory_runs(), &runs)?;
+        let bytes = runs.iter().map(|run| run.length).sum();
+        Ok(SavedMemory { bytes, memory: summer.finish(self.length), runs: Sum::of(&to.memory_runs())? })
+    }
 }
 
 /// Where the process has mapped the first byte of guest memory.
@@ -119,7 +148,7 @@ fn mapping_of(line: &str, inode: u64) -> Option<u64> {
     same.then(|| hex(start)?.checked_sub(hex(offset)?)).flatten()
 }
 
-fn write_runs(path: &Path, runs: &[Run]) -> io::Result<()> {
+pub(crate) fn write_runs(path: &Path, runs: &[Run]) -> io::Result<()> {
     let bytes: Vec<u8> = runs.iter().flat_map(|run| [run.offset.to_le_bytes(), run.length.to_le_bytes()]).flatten().collect();
     let file = File::create_new(path)?;
     file.write_all_at(&bytes, 0)?;

@@ -64,6 +64,9 @@ pub(crate) fn host_failed(error: &HostError) -> String {
         | HostError::MachineLost { .. }
         | HostError::NoSuchImage(_)
         | HostError::SnapshotRefused(_)
+        | HostError::SnapshotDamaged(_)
+        | HostError::ImageInUse { .. }
+        | HostError::Exhausted(_)
         | HostError::Internal { .. } => internal("build the image", error),
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn failure_reason(step: &str, error: &HostError) -> String {
     match error {
         HostError::Hook { hook, outcome, timeout } => hook_failure(hook, outcome, *timeout),
         HostError::DiskFull => format!("DISK_STORAGE_FULL: {step} failed: not enough space on the host's disk"),
+        HostError::Exhausted(what) => format!("HOST_EXHAUSTED: {step} failed: the host is out of {what}"),
         HostError::BuildFailed { .. }
         | HostError::BuildTimedOut { .. }
         | HostError::ApplicationNotStarted { .. }
@@ -44,6 +45,8 @@ pub(crate) fn failure_reason(step: &str, error: &HostError) -> String {
         | HostError::MachineLost { .. }
         | HostError::NoSuchImage(_)
         | HostError::SnapshotRefused(_)
+        | HostError::SnapshotDamaged(_)
+        | HostError::ImageInUse { .. }
         | HostError::Internal { .. } => format!("INTERNAL_PLATFORM_ERROR: {step} failed: {error}"),
     }
 }

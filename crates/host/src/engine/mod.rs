@@ -13,7 +13,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::MachineShape;
-use crate::manifest::EngineIdentity;
+use crate::cgroup::Group;
+use crate::snapshot::EngineIdentity;
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
 
@@ -27,6 +28,8 @@ pub(crate) struct VmSpec {
     pub disks: Vec<VmDisk>,
     /// Where the control socket is made.
     pub directory: PathBuf,
+    /// The process lives in it, and whoever watches the process removes it.
+    pub group: Option<Group>,
 }
 
 /// A disk as the guest sees it: the first layer is what the guest writes to, the others back it.

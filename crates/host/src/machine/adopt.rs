@@ -4,52 +4,77 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
+
 use super::record::{MachineRecord, RunningProcess};
 use super::restore;
 use super::resume::put_back;
 use crate::engine::Vm;
 use crate::layout::MachineFiles;
-use crate::local::{LocalHost, Running};
+use crate::local::{LocalHost, Running, remove_directory};
+use crate::snapshot::Manifest;
+use crate::snapshot::document::DocumentError;
 use crate::steps::Steps;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::{HostError, ImageKey, Machine, MachineId, MachineStatus, failpoints};
+use crate::{HostError, ImageKey, Machine, MachineId, MachineShape, MachineStatus, failpoints};
 
 /// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
 const AWAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Machines looked at together: most of the time is waiting for guests.
+const AT_ONCE: usize = 32;
 
 /// Takes over every machine whose process lives, puts right what a killed daemon left half done, and ends processes that belong to nothing.
 pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
-    for (machine, files) in machines(host)? {
-        let Ok(record) = MachineRecord::read(&files) else {
-            // Not even a record: its launch had hardly begun.
-            crate::local::remove_directory(&files.0)?;
-            continue;
-        };
-        failpoints::ADOPT_RECORD.pass().await?;
-        // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
-        if files.snapshot().manifest().exists() || files.resuming().0.exists() {
-            end_process(host, &record).await;
-            put_back(&files);
-            continue;
-        }
-        let Some(process) = record.process.as_ref().filter(|_| record.launched) else {
-            // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING.
-            end_process(host, &record).await;
-            continue;
-        };
-        if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
-            adopt(host, machine, &record.image, process, vm).await;
-            failpoints::ADOPT_PROCESS.reach().await;
-        }
-    }
+    let machines = futures::stream::iter(machines(host)?);
+    machines.map(Ok).try_for_each_concurrent(AT_ONCE, |(machine, files)| settle(host, machine, files)).await?;
     end_strays(host)
 }
 
-async fn adopt(host: &Arc<LocalHost>, machine: MachineId, image: &ImageKey, process: &RunningProcess, vm: Arc<dyn Vm>) {
-    match host.cells.adopt(process.identity.pid, process.cell) {
-        Ok(cell) => {
-            let running = Arc::new(Running { image: image.clone(), vm, cell });
-            match awake(host, &running).await {
+async fn settle(host: &Arc<LocalHost>, machine: MachineId, files: MachineFiles) -> io::Result<()> {
+    let record = match MachineRecord::read(&files) {
+        Ok(record) => record,
+        // Not even a record: its launch had hardly begun.
+        Err(DocumentError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return remove_directory(&files.0),
+        Err(error) => {
+            tracing::error!(%machine, error = &error as &dyn std::error::Error, "a machine's record (machine.json) tells nothing: the machine is lost");
+            return Ok(());
+        }
+    };
+    failpoints::ADOPT_RECORD.pass().await?;
+    // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
+    if files.snapshot().0.exists() || files.resuming().0.exists() {
+        end_process(host, &record).await;
+        put_back(&files);
+        return restore::note_running(&files);
+    }
+    let Some(process) = record.process.as_ref().filter(|_| record.launched) else {
+        // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING.
+        end_process(host, &record).await;
+        return Ok(());
+    };
+    if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
+        adopt(host, machine, &files, &record, process, vm).await;
+        failpoints::ADOPT_PROCESS.reach().await;
+    }
+    Ok(())
+}
+
+async fn adopt(
+    host: &Arc<LocalHost>,
+    machine: MachineId,
+    files: &MachineFiles,
+    record: &MachineRecord,
+    process: &RunningProcess,
+    vm: Arc<dyn Vm>,
+) {
+    let taken = match shape_of(host, record) {
+        Ok(shape) => host.cells.adopt(process.identity.pid, process.cell).map(|cell| (shape, cell)).map_err(HostError::from),
+        Err(error) => Err(error),
+    };
+    match taken {
+        Ok((shape, cell)) => {
+            let running = Arc::new(Running { image: record.image.clone(), shape, vm, cell });
+            match awake(host, &running, files, record).await {
                 Ok(()) => tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine"),
                 Err(error) => tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer"),
             }
@@ -60,6 +85,12 @@ async fn adopt(host: &Arc<LocalHost>, machine: MachineId, image: &ImageKey, proc
             vm.stop().await;
         }
     }
+}
+
+/// Records of format 1 leave it to the image.
+fn shape_of(host: &LocalHost, record: &MachineRecord) -> Result<MachineShape, HostError> {
+    let of_image = || Manifest::load(&host.layout.image(&record.image).snapshot(), host.engine.identity()).map(|manifest| manifest.shape);
+    record.shape.map_or_else(of_image, Ok)
 }
 
 async fn end_process(host: &LocalHost, record: &MachineRecord) {
@@ -89,29 +120,44 @@ fn real_uid(pid: i32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
 }
 
-/// The daemon may have been killed while the machine was paused or frozen, at the start or the end of its run. For one that ran all the while this sets the
-/// clock once more.
-async fn awake(host: &LocalHost, running: &Running) -> Result<(), HostError> {
+/// The daemon may have been killed while the machine was paused or frozen, at the start or the end of its run: then it goes on. One that ran all the while is
+/// left alone.
+async fn awake(host: &LocalHost, running: &Running, files: &MachineFiles, record: &MachineRecord) -> Result<(), HostError> {
+    let noted_by_us = record.shape.is_some();
+    if noted_by_us && !files.still().exists() {
+        return Ok(());
+    }
     running.vm.resume().await?;
     let mut steps = Steps::start();
     let thawed = restore::thaw(host, running, None, None, &mut steps);
-    tokio::time::timeout(AWAKE_WITHIN, thawed).await.map_err(HostError::internal("reach the agent"))?.map(|_| ())
+    tokio::time::timeout(AWAKE_WITHIN, thawed).await.map_err(HostError::internal("reach the agent"))??;
+    restore::note_running(files).map_err(HostError::internal("note that the machine runs"))
 }
 
 /// Every machine with files here.
 pub(crate) fn inventory(host: &Arc<LocalHost>) -> io::Result<Vec<Machine>> {
     let mut found = Vec::new();
     for (machine, files) in machines(host)? {
-        // A launch that has just begun has no record yet.
-        let Ok(record) = MachineRecord::read(&files) else { continue };
+        let image = match MachineRecord::read(&files) {
+            Ok(record) => Some(record.image),
+            // A launch that has just begun has no record yet.
+            Err(DocumentError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => None,
+        };
         let status = match host.running(machine) {
             Some(_) => MachineStatus::Running,
-            None if files.snapshot().manifest().exists() => MachineStatus::Suspended,
+            None if image.is_some() && files.snapshot().0.exists() => MachineStatus::Suspended,
             None => MachineStatus::Lost,
         };
-        found.push(Machine { machine, image: record.image, status });
+        found.push(Machine { machine, image, status });
     }
     Ok(found)
+}
+
+/// A machine that needs an image's files, if there is one.
+pub(crate) fn user_of(host: &LocalHost, image: &ImageKey) -> io::Result<Option<MachineId>> {
+    let uses = |files: &MachineFiles| MachineRecord::read(files).is_ok_and(|record| record.image == *image);
+    Ok(machines(host)?.into_iter().find(|(_, files)| uses(files)).map(|(machine, _)| machine))
 }
 
 fn machines(host: &LocalHost) -> io::Result<Vec<(MachineId, MachineFiles)>> {

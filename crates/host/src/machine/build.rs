@@ -24,6 +24,8 @@ use crate::{BUILDER_MEMORY_MIB, BuildRootDisk, ContainerConfig, HostError, Machi
 const SCRIPT: &str = include_str!("build.sh");
 /// buildah's own memory and a compiler's, for instance; two vCPUs halve a build's time, more do not help it.
 const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: BUILDER_MEMORY_MIB, disk_gib: 24 };
+/// What a small build takes on the host's disk: the builder's memory that it uses, its changes, the image's root. A larger one that fills the disk is told so then.
+const BUILD_BYTES: u64 = 1 << 30;
 /// Lines that the script marks as its own, on standard output.
 const STEP_MARK: &str = "@emberbox-step ";
 const IMAGE_MARK: &str = "@emberbox-image ";
@@ -43,7 +45,11 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) async fn build_root_disk(host: &Arc<LocalHost>, request: BuildRootDisk, output: OutputSink) -> Result<RootDisk, HostError> {
     let image = host.layout.image(&request.image);
     let work = host.layout.work().join(format!("build-{}", request.image));
+    let space = host.space.promise(BUILD_BYTES)?;
     let outcome = build_steps(host, &request, &work, &image.root_disk(), &output).await;
+    drop(space);
+    // Before anything is deleted: what is free then tells nothing.
+    let outcome = outcome.map_err(|error| host.space.explain(error));
     let cleaned = remove_directory(&work);
     if outcome.is_err() {
         remove_directory(&image.0).map_err(HostError::internal("remove a failed build"))?;

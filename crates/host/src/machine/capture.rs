@@ -18,7 +18,8 @@ use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, remove_directory};
-use crate::manifest::Manifest;
+use crate::snapshot::manifest::{SnapshotFile, Sums};
+use crate::snapshot::{Manifest, sum::Sum};
 use crate::steps::Steps;
 use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, MachineId, Output, OutputSink, disk, failpoints};
 
@@ -26,13 +27,21 @@ use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, Machine
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 /// Without a `/ready` hook nobody says when the application is up; one that fails at once fails within this.
 const SETTLE: Duration = Duration::from_secs(2);
+/// What an application of some size leaves in memory and on its disk; a larger one that fills the host's disk is told so then.
+const CAPTURE_BYTES: u64 = 512 << 20;
 /// Lines of an application's output that an error carries.
 const TAIL_LINES: usize = 20;
 
 pub(crate) async fn capture_image(host: &Arc<LocalHost>, request: CaptureImage, output: OutputSink) -> Result<CapturedImage, HostError> {
     let image = host.layout.image(&request.image);
     let mut steps = Steps::start();
-    let outcome = capture_steps(host, &request, &image, &output, &mut steps).await;
+    let space = host.space.promise(CAPTURE_BYTES)?;
+    let work = host.layout.work().join(format!("capture-{}", request.image));
+    let outcome = capture_steps(host, &request, &image, &work, &output, &mut steps).await;
+    drop(space);
+    // Before anything is deleted: what is free then tells nothing.
+    let outcome = outcome.map_err(|error| host.space.explain(error));
+    remove_directory(&work).map_err(HostError::internal("remove a capture's files"))?;
     if outcome.is_err() {
         // The root disk stays: it belongs to whoever built it.
         for leftover in [image.snapshot().0, in_progress(&image).0] {
@@ -50,15 +59,16 @@ async fn capture_steps(
     host: &Arc<LocalHost>,
     request: &CaptureImage,
     image: &ImageFiles,
+    work: &Path,
     output: &OutputSink,
     steps: &mut Steps,
 ) -> Result<(), HostError> {
     output(Output::Step("starting the application".into()));
     let new = in_progress(image);
-    prepare(request, image, &new).await?;
+    prepare(request, image, &new, work).await?;
     steps.mark("prepare");
     failpoints::CAPTURE_PREPARE.pass().await?;
-    let booted = boot_application(host, request, image, &new).await?;
+    let booted = boot_application(host, request, image, &new, work).await?;
     steps.mark("boot");
     let captured = capture_running(host, request, &booted, &new, output, steps).await;
     booted.end().await;
@@ -79,7 +89,7 @@ fn in_progress(image: &ImageFiles) -> SnapshotFiles {
     SnapshotFiles(image.0.join("snapshot.new"))
 }
 
-async fn prepare(request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles) -> Result<(), HostError> {
+async fn prepare(request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles, work: &Path) -> Result<(), HostError> {
     let root = image.root_disk();
     if !root.exists() {
         return Err(HostError::NoSuchImage(request.image.clone()));
@@ -90,6 +100,8 @@ async fn prepare(request: &CaptureImage, image: &ImageFiles, new: &SnapshotFiles
     };
     remove_directory(&new.0)
         .and_then(|()| std::fs::create_dir(&new.0))
+        .and_then(|()| remove_directory(work))
+        .and_then(|()| std::fs::create_dir(work))
         .and_then(|()| clear(&image.disk()))
         .and_then(|()| clear(&image.overlay_template()))
         .map_err(HostError::internal("prepare the snapshot's directory"))?;
@@ -103,11 +115,12 @@ async fn boot_application(
     request: &CaptureImage,
     image: &ImageFiles,
     new: &SnapshotFiles,
+    work: &Path,
 ) -> Result<Booted, HostError> {
     let layers = [(&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
     let layers = disk::open_layers(&layers, false).map_err(HostError::internal("open the image's disks"))?;
     let root = VmDisk { serial: "root", read_only: false, layers };
-    let spec = BootSpec { shape: request.shape, disks: vec![root], memory: new.memory(), directory: new.0.clone() };
+    let spec = BootSpec { shape: request.shape, disks: vec![root], memory: new.memory(), directory: work.to_path_buf() };
     boot(host, spec).await
 }
 
@@ -182,7 +195,8 @@ async fn finish(host: &LocalHost, request: &CaptureImage, image: &ImageFiles, ne
         for path in [new.memory(), new.state(), image.disk(), image.root_disk(), image.overlay_template()] {
             std::fs::File::open(path)?.sync_all()?;
         }
-        let manifest = Manifest { config: Some(config), ..Manifest::of(&new, engine, shape, occupied_bytes(&new.memory())?)? };
+        let memory_bytes = occupied_bytes(&new.memory())?;
+        let manifest = Manifest { config: Some(config), ..Manifest::new(engine, shape, memory_bytes, sums(&new)?) };
         manifest.write(&new)?;
         std::fs::rename(&new.0, image.snapshot().0)?;
         sync_directory(&image.0)
@@ -190,13 +204,20 @@ async fn finish(host: &LocalHost, request: &CaptureImage, image: &ImageFiles, ne
     blocking(work, "write the snapshot").await
 }
 
+/// Of everything that copies will read, as it is now: whoever launches one need not read it again.
+fn sums(snapshot: &SnapshotFiles) -> std::io::Result<Sums> {
+    let all = [SnapshotFile::State, SnapshotFile::Memory, SnapshotFile::Disk, SnapshotFile::OverlayTemplate, SnapshotFile::RootDisk];
+    all.into_iter().map(|file| Ok((file, Sum::standing(&file.path(snapshot))?))).collect()
+}
+
 /// Runs a test copy, as a launch would, and polls `/validate` in it.
 async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFiles, call: &HookCall) -> Result<(), HostError> {
     let machine = MachineId(Uuid::new_v4());
     let files = host.layout.machine(machine);
-    restore::create_files(&files, image).map_err(HostError::internal("make the test machine's disk"))?;
+    restore::create_files(&files, &request.image, request.shape, image).map_err(HostError::internal("make the test machine's disk"))?;
     let snapshot = image.snapshot();
-    let copy = Copy { image: &request.image, files: &files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None };
+    let copy =
+        Copy { image: &request.image, files: &files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
     let mut steps = Steps::start();
     let outcome = match restore::start(host, copy, &mut steps).await {
         Ok(running) => {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::hooks::{HookName, run_body};
-use super::record::MachineRecord;
+use super::record::{MachineRecord, RunningProcess};
 use super::restore::{self, Copy};
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running, remove_directory};
-use crate::manifest::Manifest;
+use crate::snapshot::Manifest;
 use crate::steps::Steps;
 use crate::{HostError, LaunchMachine, StepTimings, failpoints};
+
+/// A disk that holds nothing yet, and records.
+const LAUNCH_BYTES: u64 = 4 << 20;
 
 /// Whatever fails, nothing of the machine stays.
 pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Result<StepTimings, HostError> {
@@ -37,19 +40,24 @@ async fn launch_steps(
 ) -> Result<Arc<Running>, HostError> {
     let image = host.layout.image(&request.image);
     let snapshot = image.snapshot();
-    if !snapshot.manifest().exists() {
+    let _space = host.space.promise(LAUNCH_BYTES)?;
+    let using = host.image_use.read().await;
+    if !snapshot.0.exists() {
         return Err(HostError::NoSuchImage(request.image.clone()));
     }
     let manifest = Manifest::load(&snapshot, host.engine.identity())?;
+    host.verifier.verify(&request.image, &image, &manifest).await?;
     steps.mark("manifest");
     failpoints::LAUNCH_MANIFEST.pass().await?;
-    restore::create_files(files, &image).map_err(HostError::internal("make the machine's disk"))?;
+    restore::create_files(files, &request.image, manifest.shape, &image).map_err(HostError::internal("make the machine's disk"))?;
+    drop(using);
     steps.mark("disk");
     failpoints::LAUNCH_DISK.pass().await?;
-    let copy = Copy { image: &request.image, files, shape: manifest.shape, base: &snapshot, state: &snapshot, layer: None };
+    let shape = manifest.shape;
+    let copy = Copy { image: &request.image, files, shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
     let running = restore::start(host, copy, steps).await?;
     let launched = match thaw(host, request, &running, steps).await {
-        Ok(()) => record(files).await,
+        Ok(()) => record(&running, files).await,
         Err(error) => Err(error),
     };
     if let Err(error) = launched {
@@ -60,9 +68,12 @@ async fn launch_steps(
     Ok(running)
 }
 
-async fn record(files: &MachineFiles) -> Result<(), HostError> {
+/// From here on a restarted daemon takes the machine over.
+async fn record(running: &Running, files: &MachineFiles) -> Result<(), HostError> {
     failpoints::LAUNCH_GUEST.pass().await?;
-    MachineRecord::mark_launched(files).map_err(HostError::internal("record the launch"))?;
+    let process = RunningProcess { identity: running.vm.process(), cell: running.cell.number };
+    let record = MachineRecord { image: running.image.clone(), shape: Some(running.shape), launched: true, process: Some(process) };
+    restore::note_running(files).and_then(|()| record.write(files)).map_err(HostError::internal("record the launch"))?;
     Ok(failpoints::LAUNCH_RECORD.pass().await?)
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod build;
 pub(crate) mod capture;
 pub(crate) mod connect;
 pub(crate) mod hooks;
+pub(crate) mod images;
 pub(crate) mod launch;
 mod record;
 mod restore;
@@ -22,7 +23,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T, HostError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::StorageFull => Err(HostError::DiskFull),
         Ok(Err(error)) => Err(HostError::internal(attempted)(error)),
         Err(error) => Err(HostError::internal(attempted)(error)),
     }

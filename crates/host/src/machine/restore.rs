@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use emberbox_agent_protocol::{Hook, Identity, Reply, Request, Restored};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::record::{MachineRecord, RunningProcess};
@@ -19,6 +20,10 @@ use crate::{HostError, ImageKey, MachineId, MachineShape, disk, failpoints};
 
 /// Restoring takes a tenth of a second; a host out of breath gets this long.
 const RESTORED_WITHIN: Duration = Duration::from_secs(30);
+/// A guest's clock is right within 50 ms: what is left is for the host's own clock being read.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(45);
+/// On a host so busy that none of these is quick enough, a guest cannot read its clock that exactly either.
+const CLOCK_ATTEMPTS: u32 = 10;
 /// Bytes of fresh randomness for each copy: what the kernel's pool holds.
 const ENTROPY: usize = 64;
 
@@ -32,12 +37,23 @@ pub(super) struct Copy<'a> {
     pub state: &'a SnapshotFiles,
     /// The machine's own pages, when it was suspended; a machine without them is being launched.
     pub layer: Option<&'a SnapshotFiles>,
+    /// Ends when the machine's own files have been proved: its state is not loaded before.
+    pub proof: Option<JoinHandle<Result<(), HostError>>>,
 }
 
-/// The directory of a new machine, with its private disk over the image's.
-pub(super) fn create_files(files: &MachineFiles, image: &ImageFiles) -> io::Result<()> {
+/// The directory of a new machine, with its private disk over the image's. From here on the image is in use.
+pub(super) fn create_files(files: &MachineFiles, key: &ImageKey, shape: MachineShape, image: &ImageFiles) -> io::Result<()> {
     std::fs::create_dir(&files.0)?;
+    MachineRecord { image: key.clone(), shape: Some(shape), launched: false, process: None }.write(files)?;
     std::fs::copy(image.overlay_template(), files.disk()).map(|_| ())
+}
+
+/// The machine's application runs, or its snapshot is whole: a daemon that finds the machine has nothing to thaw.
+pub(super) fn note_running(files: &MachineFiles) -> io::Result<()> {
+    match std::fs::remove_file(files.still()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Who a new machine is.
@@ -46,37 +62,45 @@ pub(super) fn new_identity(machine: MachineId, name: &str) -> Identity {
 }
 
 /// Starts the process. Its guest's application is frozen until [`thaw`].
-pub(super) async fn start(host: &Arc<LocalHost>, copy: Copy<'_>, steps: &mut Steps) -> Result<Arc<Running>, HostError> {
+pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut Steps) -> Result<Arc<Running>, HostError> {
     let mut cell = host.cells.take().await?;
     steps.mark("cell");
     failpoints::RESTORE_CELL.pass().await?;
+    File::create(copy.files.still()).map_err(HostError::internal("note that the machine stands still"))?;
     let opened = open(host, &copy).map_err(HostError::internal("open the snapshot"))?;
     let tap = cell.tap.take().ok_or_else(|| HostError::internal("use a cell")(io::Error::other("its tap is in use")))?;
+    let uid = host.cells.user_of(&cell);
     let spec = VmSpec {
         shape: copy.shape,
-        uid: host.cells.user_of(&cell),
+        uid,
         namespace: cell.namespace.clone(),
         tap,
         disks: vec![opened.0],
         directory: copy.files.0.clone(),
+        group: host.cgroups.create(uid, copy.shape).map_err(HostError::internal("limit a machine"))?,
     };
     let vm = host.engine.restore(spec, opened.1).await?;
     let process = RunningProcess { identity: vm.process(), cell: cell.number };
-    let running = Arc::new(Running { image: copy.image.clone(), vm, cell });
-    let record = MachineRecord { image: copy.image.clone(), launched: copy.layer.is_some(), process: Some(process) };
-    if let Err(error) = load(&running, &record, copy.files, steps).await {
+    let running = Arc::new(Running { image: copy.image.clone(), shape: copy.shape, vm, cell });
+    let launched = copy.layer.is_some();
+    let record = MachineRecord { image: copy.image.clone(), shape: Some(copy.shape), launched, process: Some(process) };
+    if let Err(error) = load(&running, &record, &mut copy, steps).await {
         running.end().await;
         return Err(error);
     }
     Ok(running)
 }
 
-/// Puts the started process on record, then lets it touch the machine's disk.
-async fn load(running: &Running, record: &MachineRecord, files: &MachineFiles, steps: &mut Steps) -> Result<(), HostError> {
+/// Puts the started process on record, waits for the proof of the machine's files, then lets the process touch its disk.
+async fn load(running: &Running, record: &MachineRecord, copy: &mut Copy<'_>, steps: &mut Steps) -> Result<(), HostError> {
     failpoints::RESTORE_START.pass().await?;
-    record.write(files).map_err(HostError::internal("record the machine's process"))?;
+    record.write(copy.files).map_err(HostError::internal("record the machine's process"))?;
     steps.mark("process");
     failpoints::RESTORE_PROCESS.pass().await?;
+    if let Some(proof) = copy.proof.take() {
+        proof.await.map_err(HostError::internal("verify the snapshot"))??;
+        steps.mark("verify");
+    }
     running.vm.run_restored().await?;
     steps.mark("restore");
     Ok(failpoints::RESTORE_STATE.pass().await?)
@@ -101,21 +125,56 @@ pub(super) async fn thaw(
     hook: Option<Hook>,
     steps: &mut Steps,
 ) -> Result<Option<emberbox_agent_protocol::HookOutcome>, HostError> {
-    let deadline = RESTORED_WITHIN + Duration::from_millis(hook.as_ref().map_or(0, |hook| hook.timeout_ms));
     let wants_hook = hook.is_some();
+    let (reply, took) = tell_restored(host, running, identity, hook).await?;
+    steps.mark("guest");
+    let outcome = match (reply, wants_hook) {
+        (Reply::Done, false) => None,
+        (Reply::Hook(outcome), true) => Some(outcome),
+        _ => return Err(AgentError::Unexpected.into()),
+    };
+    if took > CLOCK_TOLERANCE {
+        set_clock(host, running).await?;
+        steps.mark("clock");
+    }
+    Ok(outcome)
+}
+
+/// The answer, and the most that the guest's clock can be late: what it was told is as old as the whole exchange at most.
+async fn tell_restored(
+    host: &LocalHost,
+    running: &Running,
+    identity: Option<Identity>,
+    hook: Option<Hook>,
+) -> Result<(Reply, Duration), HostError> {
+    let deadline = RESTORED_WITHIN + Duration::from_millis(hook.as_ref().map_or(0, |hook| hook.timeout_ms));
     let entropy = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; ENTROPY]>());
-    let restored = Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook };
+    let mut told = Instant::now();
+    let restored = || {
+        told = Instant::now();
+        Request::Restored(Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook })
+    };
     let agent = host.agent(&running.cell);
     let reply = tokio::select! {
-        reply = agent.ask(Request::Restored(restored), deadline) => reply?,
+        reply = agent.ask_late(restored, deadline) => reply?,
         output = running.vm.ended() => return Err(EngineError::Ended { output }.into()),
     };
-    steps.mark("guest");
-    match (reply, wants_hook) {
-        (Reply::Done, false) => Ok(None),
-        (Reply::Hook(outcome), true) => Ok(Some(outcome)),
-        _ => Err(AgentError::Unexpected.into()),
+    Ok((reply, told.elapsed()))
+}
+
+/// A host out of breath, or a hook, made the exchange long: how late the clock is cannot be known, so it is set until an exchange is short enough to know that it
+/// is right. Nobody is connected yet, and what else the agent does when it is told changes nothing the second time.
+async fn set_clock(host: &LocalHost, running: &Running) -> Result<(), HostError> {
+    let mut best = Duration::MAX;
+    for _ in 0..CLOCK_ATTEMPTS {
+        let (_, took) = tell_restored(host, running, None, None).await?;
+        best = took;
+        if took <= CLOCK_TOLERANCE {
+            return Ok(());
+        }
     }
+    tracing::warn!(late_ms = best.as_millis(), "the host is too busy to set a guest's clock as exactly as it should be");
+    Ok(())
 }
 
 fn wall_clock_ns() -> u64 {

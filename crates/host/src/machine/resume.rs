@@ -16,11 +16,16 @@ use std::sync::Arc;
 use super::hooks::HookName;
 use super::record::MachineRecord;
 use super::restore::{self, Copy};
-use crate::layout::{MachineFiles, sync_directory};
+use crate::layout::{MachineFiles, SnapshotFiles, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
-use crate::manifest::Manifest;
+use crate::snapshot::Manifest;
+use crate::snapshot::document::DocumentError;
+use crate::snapshot::manifest::shown;
 use crate::steps::Steps;
-use crate::{HostError, ResumeMachine, StepTimings, failpoints};
+use crate::{HostError, ImageKey, ResumeMachine, StepTimings, failpoints};
+
+/// Names and records; what the guest writes is its own affair.
+const RESUME_BYTES: u64 = 1 << 20;
 
 pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Result<StepTimings, HostError> {
     let files = host.layout.machine(request.machine);
@@ -37,6 +42,9 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
         return Err(HostError::MachineLost { machine: request.machine, reason: error.to_string() });
     }
     failpoints::RESUME_GUEST.reach().await;
+    if let Err(error) = restore::note_running(&files) {
+        tracing::warn!(%error, machine = %request.machine, "a machine that runs is still noted as standing still");
+    }
     host.insert(request.machine, running.clone());
     if let Some(call) = &request.resume {
         match HookName::Resume.call(&host.agent(&running.cell), call).await {
@@ -63,23 +71,63 @@ async fn restore(
     files: &MachineFiles,
     steps: &mut Steps,
 ) -> Result<Arc<Running>, HostError> {
-    let record = MachineRecord::read(files).map_err(|_| HostError::NoSuchMachine(request.machine))?;
-    let manifest = Manifest::load(&files.snapshot(), host.engine.identity())?;
-    let base = host.layout.image(&record.image).snapshot();
+    let lost = |what: String| HostError::MachineLost { machine: request.machine, reason: format!("its snapshot is damaged: {what}") };
+    let own = |error| match error {
+        // Nothing can bring back what is not there any more; an image may be restored from a backup.
+        HostError::SnapshotDamaged(what) => lost(what),
+        other => other,
+    };
+    let record = match MachineRecord::read(files) {
+        Err(DocumentError::Unreadable(_)) => return Err(HostError::NoSuchMachine(request.machine)),
+        record => record.map_err(|error| lost(format!("{}: {error}", shown(&files.record()))))?,
+    };
+    let manifest = Manifest::load(&files.snapshot(), host.engine.identity()).map_err(own)?;
+    let base = verified_image(host, &record.image).await?;
     steps.mark("manifest");
     failpoints::RESUME_MANIFEST.pass().await?;
+    let _space = host.space.promise(RESUME_BYTES + if manifest.packed { manifest.memory_bytes } else { 0 })?;
     rename(&files.snapshot().0, &files.resuming().0, files).map_err(HostError::internal("set the snapshot aside"))?;
     steps.mark("snapshot");
     failpoints::RESUME_SNAPSHOT.pass().await?;
     let aside = files.resuming();
-    let copy = Copy { image: &record.image, files, shape: manifest.shape, base: &base, state: &aside, layer: Some(&aside) };
-    let running = restore::start(host, copy, steps).await?;
+    let manifest = match manifest.packed {
+        true => unpack(manifest, &aside, steps).await.map_err(own)?,
+        false => manifest,
+    };
+    let (shape, packed, proved) = (manifest.shape, manifest.packed, aside.clone());
+    // Beside the start of the process: reading is what the guest is going to do anyway.
+    let proof = tokio::task::spawn_blocking(move || manifest.check_own(&proved));
+    let copy = Copy { image: &record.image, files, shape, base: &base, state: &aside, layer: Some(&aside), proof: Some(proof) };
+    let running = restore::start(host, copy, steps).await.map_err(own)?;
     if let Err(error) = rename(&files.resuming().0, &files.resumed().0, files) {
         running.end().await;
         return Err(HostError::internal("mark the snapshot as used")(error));
     }
+    if packed && let Err(error) = std::fs::remove_file(files.resumed().packed_memory()) {
+        tracing::warn!(%error, machine = %request.machine, "compressed memory that is not needed any more could not be removed");
+    }
     failpoints::RESUME_USED.reach().await;
     Ok(running)
+}
+
+/// Makes the file that is mapped; the packed one goes with the rest of the snapshot at the next suspension.
+async fn unpack(manifest: Manifest, aside: &SnapshotFiles, steps: &mut Steps) -> Result<Manifest, HostError> {
+    let aside = aside.clone();
+    let unpacked = tokio::task::spawn_blocking(move || manifest.unpack(&aside).map(|()| manifest)).await;
+    let manifest = unpacked.map_err(HostError::internal("unpack the machine's memory"))?;
+    steps.mark("unpack");
+    manifest
+}
+
+/// The snapshot of an image that is what it was when it was captured.
+async fn verified_image(host: &LocalHost, key: &ImageKey) -> Result<SnapshotFiles, HostError> {
+    let image = host.layout.image(key);
+    if !image.snapshot().0.exists() {
+        return Err(HostError::NoSuchImage(key.clone()));
+    }
+    let manifest = Manifest::load(&image.snapshot(), host.engine.identity())?;
+    host.verifier.verify(key, &image, &manifest).await?;
+    Ok(image.snapshot())
 }
 
 /// A resume that did not get as far as `resumed/` has changed nothing.

@@ -91,6 +91,11 @@ impl CellPool {
         FIRST_USER + self.factory.slice.number * LINKS + cell.number
     }
 
+    /// `ebNN`: no other daemon on this host has it while this one lives.
+    pub(crate) fn name(&self) -> &str {
+        &self.factory.slice.prefix
+    }
+
     /// Whether a user number is one of this daemon's machines'.
     pub(crate) fn is_user(&self, uid: u32) -> bool {
         let first = FIRST_USER + self.factory.slice.number * LINKS;

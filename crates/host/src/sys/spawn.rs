@@ -1,5 +1,6 @@
 //! Starting a virtual machine process: in its cell, as a user of its own, with nothing inherited but what is named.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -10,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid, write};
 
 use super::namespace::NetworkNamespace;
 
@@ -21,6 +22,8 @@ pub(crate) struct Confinement {
     /// Supplementary group, for `/dev/kvm`.
     pub group: Option<u32>,
     pub namespace: NetworkNamespace,
+    /// The `cgroup.procs` of the cgroup it lives in.
+    pub entrance: Option<File>,
     pub open_files: u64,
     /// Descriptors the process inherits under the same numbers.
     pub inherited: Vec<OwnedFd>,
@@ -36,6 +39,10 @@ pub(crate) fn spawn_confined(mut command: Command, confinement: Confinement) -> 
 
 fn confine(to: &Confinement) -> io::Result<()> {
     setsid()?;
+    if let Some(entrance) = &to.entrance {
+        // "0" is whoever writes.
+        write(entrance, b"0")?;
+    }
     to.namespace.enter()?;
     unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
     for fd in &to.inherited {

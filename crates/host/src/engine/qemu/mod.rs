@@ -25,7 +25,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::{Boot, Engine, EngineError, Restore, Vm, VmSpec};
-use crate::manifest::EngineIdentity;
+use crate::cgroup::Group;
+use crate::snapshot::EngineIdentity;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
 use crate::sys::spawn::{Confinement, sealed_file, spawn_confined};
 use command::{MACHINE, QemuCommand};
@@ -78,12 +79,15 @@ impl QemuEngine {
         uid: u32,
         namespace: crate::sys::namespace::NetworkNamespace,
         directory: PathBuf,
+        group: Option<Group>,
     ) -> io::Result<QemuVm> {
         let QemuCommand { mut command, inherited } = command;
+        let entrance = group.as_ref().map(Group::entrance).transpose()?;
         let (sender, receiver) = pipe::pipe()?;
         let sender = sender.into_blocking_fd()?;
         command.stdin(Stdio::null()).stderr(sender.try_clone()?).stdout(sender);
-        let confinement = Confinement { uid, group: self.accelerator.device_group(), namespace, open_files: OPEN_FILES, inherited };
+        let confinement =
+            Confinement { uid, group: self.accelerator.device_group(), namespace, entrance, open_files: OPEN_FILES, inherited };
         let mut child = spawn_confined(command, confinement)?;
         let opened = i32::try_from(child.id()).map_err(io::Error::other).and_then(ProcessIdentity::of).and_then(ProcessHandle::open);
         let process = match opened {
@@ -97,7 +101,7 @@ impl QemuEngine {
         };
         let output = Output::default();
         tokio::spawn(output.clone().collect(receiver));
-        Ok(QemuVm::watch(process, Some(child), directory, output))
+        Ok(QemuVm::watch(process, Some(child), directory, output, group))
     }
 }
 
@@ -107,28 +111,31 @@ impl Engine for QemuEngine {
         &self.identity
     }
 
-    async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError> {
+    async fn boot(&self, mut spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError> {
+        let group = spec.group.take();
         let (uid, namespace, directory, memory_mib) = (spec.uid, spec.namespace.clone(), spec.directory.clone(), spec.shape.memory_mib);
         let control = listen(&directory).map_err(EngineError::Start)?;
         // QEMU opens the memory file anew through its descriptor, as its own user.
         nix::unistd::fchown(&boot.memory, Some(uid.into()), None).map_err(|errno| EngineError::Start(errno.into()))?;
         let command = QemuCommand::new(&self.binary, self.accelerator, spec, control).boot(boot, &self.kernel_arguments(), memory_mib);
-        Ok(Arc::new(self.start(command, uid, namespace, directory).map_err(EngineError::Start)?))
+        Ok(Arc::new(self.start(command, uid, namespace, directory, group).map_err(EngineError::Start)?))
     }
 
-    async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError> {
+    async fn restore(&self, mut spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError> {
+        let group = spec.group.take();
         let (uid, namespace, directory, memory_mib) = (spec.uid, spec.namespace.clone(), spec.directory.clone(), spec.shape.memory_mib);
         let control = listen(&directory).map_err(EngineError::Start)?;
         let library = self.library.try_clone().map_err(EngineError::Start)?;
         let (command, state) = QemuCommand::new(&self.binary, self.accelerator, spec, control).restore(restore, library, memory_mib);
-        let mut vm = self.start(command, uid, namespace, directory).map_err(EngineError::Start)?;
+        let mut vm = self.start(command, uid, namespace, directory, group).map_err(EngineError::Start)?;
         vm.incoming = Mutex::new(Some(state));
         Ok(Arc::new(vm))
     }
 
     async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError> {
         let process = ProcessHandle::open(process).map_err(EngineError::Control)?;
-        Ok(Arc::new(QemuVm::watch(process, None, directory, Output::default())))
+        let group = Group::of_process(process.identity.pid);
+        Ok(Arc::new(QemuVm::watch(process, None, directory, Output::default(), group)))
     }
 }
 
@@ -155,7 +162,7 @@ struct QemuVm {
 
 impl QemuVm {
     /// Follows the process to its end, and reaps it when it is our child.
-    fn watch(process: ProcessHandle, child: Option<Child>, directory: PathBuf, output: Output) -> Self {
+    fn watch(process: ProcessHandle, child: Option<Child>, directory: PathBuf, output: Output, group: Option<Group>) -> Self {
         let process = Arc::new(process);
         let (tell, ended) = watch::channel(false);
         let watched = process.clone();
@@ -167,6 +174,9 @@ impl QemuVm {
                 tracing::warn!(%error, pid = watched.identity.pid, "a virtual machine process could not be reaped");
             }
             tell.send_replace(true);
+            if let Some(group) = group {
+                group.remove().await;
+            }
         });
         Self { process, directory, ended, output, incoming: Mutex::new(None) }
     }

@@ -1,0 +1,144 @@
+//! A host that runs out of something: space is looked for before an operation begins, and a shortage is called by its name wherever it is met.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::statvfs::statvfs;
+
+use crate::HostError;
+use crate::engine::EngineError;
+
+/// Errors are wrapped a few times at most; a cycle must not hang us.
+const DEPTH: usize = 16;
+
+/// Below this much free space a failure that does not say why is taken to be the disk's: a guest whose disk could not grow sees an I/O error, a process whose
+/// memory's file could not, a signal.
+const NEARLY_FULL: u64 = 32 << 20;
+
+/// The space of the file system that holds the host's data.
+#[derive(Debug)]
+pub(crate) struct Space {
+    path: PathBuf,
+    /// What operations leave free: for what running guests write meanwhile, and for the daemon's records.
+    reserve: u64,
+    /// Asked for by operations that go on.
+    promised: AtomicU64,
+}
+
+/// Space that an operation under way may use.
+#[derive(Debug)]
+pub(crate) struct Promise<'a> {
+    space: &'a Space,
+    bytes: u64,
+}
+
+impl Space {
+    pub(crate) fn new(path: PathBuf, reserve: u64) -> Self {
+        Self { path, reserve, promised: AtomicU64::new(0) }
+    }
+
+    /// Sets `bytes` aside for as long as the promise is kept. Refused when they, what others were promised and the reserve are more than is free.
+    pub(crate) fn promise(&self, bytes: u64) -> Result<Promise<'_>, HostError> {
+        let others = self.promised.fetch_add(bytes, Ordering::AcqRel);
+        let promise = Promise { space: self, bytes };
+        let free = self.free().map_err(HostError::internal("look for space on the disk"))?;
+        let wanted = bytes.saturating_add(others).saturating_add(self.reserve);
+        if free < wanted {
+            tracing::warn!(free, bytes, others, reserve = self.reserve, path = %self.path.display(), "not enough space on the disk");
+            return Err(HostError::DiskFull);
+        }
+        Ok(promise)
+    }
+
+    /// The error as it is, unless the disk is as good as full: then that is what happened.
+    pub(crate) fn explain(&self, error: HostError) -> HostError {
+        match error {
+            HostError::Internal { .. } | HostError::BuildFailed { .. } | HostError::ApplicationExited { .. } if self.nearly_full() => {
+                tracing::warn!(error = &error as &dyn Error, path = %self.path.display(), "taken for the consequence of a full disk");
+                HostError::DiskFull
+            }
+            other => other,
+        }
+    }
+
+    fn nearly_full(&self) -> bool {
+        self.free().is_ok_and(|free| free < NEARLY_FULL)
+    }
+
+    /// What unprivileged processes may use: virtual machine processes are such.
+    fn free(&self) -> io::Result<u64> {
+        let found = statvfs(&self.path)?;
+        Ok(found.blocks_available().saturating_mul(found.fragment_size()))
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.space.promised.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// What the host has run out of, when that is the cause of an error.
+pub(crate) fn shortage(error: &(dyn Error + 'static)) -> Option<HostError> {
+    let mut cause = Some(error);
+    for _ in 0..DEPTH {
+        let found = of_cause(cause?);
+        if found.is_some() {
+            return found;
+        }
+        cause = cause.and_then(|error| error.source());
+    }
+    None
+}
+
+fn of_cause(cause: &(dyn Error + 'static)) -> Option<HostError> {
+    match cause.downcast_ref::<EngineError>() {
+        // QEMU passes an error of the system on in words.
+        Some(EngineError::Refused { message, .. }) if message.contains("No space left on device") => Some(HostError::DiskFull),
+        // Only making a process says "try again" for "no more".
+        Some(EngineError::Start(start)) if start.kind() == io::ErrorKind::WouldBlock => Some(HostError::Exhausted("processes")),
+        _ => cause.downcast_ref::<io::Error>().and_then(of_system),
+    }
+}
+
+fn of_system(error: &io::Error) -> Option<HostError> {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => Some(HostError::DiskFull),
+        (_, Some(libc::EMFILE | libc::ENFILE)) => Some(HostError::Exhausted("file descriptors")),
+        (io::ErrorKind::OutOfMemory, _) => Some(HostError::Exhausted("memory")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_promise_counts_until_it_is_dropped() {
+        let space = Space::new(std::env::temp_dir(), 0);
+        let free = space.free().unwrap();
+        let most = space.promise(free / 10 * 9).unwrap();
+        assert!(matches!(space.promise(free / 4), Err(HostError::DiskFull)));
+        drop(most);
+        assert_eq!(space.promised.load(Ordering::Acquire), 0, "a refused promise is none");
+        space.promise(free / 4).unwrap();
+        assert!(matches!(Space::new(std::env::temp_dir(), u64::MAX).promise(1), Err(HostError::DiskFull)));
+    }
+
+    #[test]
+    fn shortages_are_called_by_their_names() {
+        let system = |number| io::Error::from_raw_os_error(number);
+        let name = |error: HostError| error.to_string();
+        assert!(matches!(HostError::internal("write")(system(libc::ENOSPC)), HostError::DiskFull));
+        assert_eq!(name(HostError::internal("open")(system(libc::EMFILE))), "the host is out of file descriptors");
+        assert_eq!(name(EngineError::Start(system(libc::EAGAIN)).into()), "the host is out of processes");
+        assert_eq!(name(EngineError::Start(system(libc::ENOMEM)).into()), "the host is out of memory");
+        let refused = EngineError::Refused { command: "migrate".into(), message: "write: No space left on device".into() };
+        assert!(matches!(HostError::from(refused), HostError::DiskFull));
+        assert_eq!(name(HostError::internal("open")(system(libc::EACCES))), "open");
+    }
+}
