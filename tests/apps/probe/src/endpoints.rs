@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 
 pub(crate) fn answer(probe: &Probe, request: &Request, length: Option<u64>, body: &mut dyn Read) -> Answer {
     if let Some(name) = request.path.strip_prefix("/files/") {
-        return if request.method == "GET" { files::read(name) } else { files::write(name, body) };
+        return if request.method == "GET" { files::read(name) } else { files::write(name, body, request.argument("sync").is_some()) };
     }
     match request.path.as_str() {
         "/" => Answer::json([("application", "probe".into())]),
@@ -30,6 +30,14 @@ pub(crate) fn answer(probe: &Probe, request: &Request, length: Option<u64>, body
         "/udp" => network::udp(request),
         "/resolve" => network::resolve(request),
         "/sampler" => Answer::Json(200, probe.sampler.jumps()),
+        "/sampler/hot" => Answer::Json(200, probe.sampler.without_pause(Duration::from_millis(request.number("ms", 1000)))),
+        "/ticker" => Answer::Json(200, probe.ticker.to_json()),
+        "/ticker/reset" => {
+            probe.ticker.reset();
+            Answer::Json(200, probe.ticker.to_json())
+        }
+        "/hold" => probe.held.open(request).map_or_else(|error| Answer::failed(500, error), |opened| Answer::Json(200, opened)),
+        "/held" => Answer::Json(200, probe.held.to_json()),
         "/urandom-log" | "/time-samples" => Answer::json([("samples", probe.sampler.last(request.number("last", u64::MAX)))]),
         "/touch" => Answer::Json(200, lock(&probe.touched).touch(request.number("mib", 1))),
         "/touched" => Answer::Json(200, lock(&probe.touched).verify()),

@@ -8,14 +8,27 @@ use crate::server::Answer;
 
 const DIRECTORY: &str = "/data";
 
-/// Stores a body. Not synced: that is the suspension's duty.
-pub(crate) fn write(name: &str, body: &mut dyn Read) -> Answer {
+/// Stores a body. Unless asked to, it is not synced: that is the suspension's duty. A synced one replaces the old content at once or not at all.
+pub(crate) fn write(name: &str, body: &mut dyn Read, sync: bool) -> Answer {
     let Some(path) = path(name) else { return Answer::failed(400, "a file's name has no slash and no leading dot") };
-    let written = fs::create_dir_all(DIRECTORY).and_then(|()| File::create(path)).and_then(|mut file| io::copy(body, &mut file));
+    let written = fs::create_dir_all(DIRECTORY).and_then(|()| match sync {
+        false => File::create(path).and_then(|mut file| io::copy(body, &mut file)),
+        true => replace(&path, body),
+    });
     match written {
         Ok(bytes) => Answer::json([("name", name.into()), ("bytes", bytes.into())]),
         Err(error) => Answer::failed(500, error),
     }
+}
+
+fn replace(path: &Path, body: &mut dyn Read) -> io::Result<u64> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    let bytes = io::copy(body, &mut file)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    File::open(DIRECTORY)?.sync_all()?;
+    Ok(bytes)
 }
 
 pub(crate) fn read(name: &str) -> Answer {

@@ -7,6 +7,7 @@
 
 mod endpoints;
 mod files;
+mod held;
 mod hooks;
 mod http;
 mod json;
@@ -15,6 +16,7 @@ mod network;
 mod sampler;
 mod server;
 mod system;
+mod ticker;
 
 use std::io;
 use std::net::TcpListener;
@@ -23,9 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use held::Held;
 use hooks::{Behaviours, HookLog};
 use memory::Touched;
 use sampler::Sampler;
+use ticker::Ticker;
 
 const PORT: u16 = 8080;
 const SECOND_PORT: u16 = 9090;
@@ -40,6 +44,8 @@ pub(crate) struct Probe {
     pub(crate) counter: AtomicU64,
     pub(crate) touched: Mutex<Touched>,
     pub(crate) sampler: Sampler,
+    pub(crate) held: Held,
+    pub(crate) ticker: Ticker,
 }
 
 fn main() -> io::Result<()> {
@@ -55,6 +61,8 @@ fn main() -> io::Result<()> {
         counter: AtomicU64::new(0),
         touched: Mutex::default(),
         sampler: Sampler::start()?,
+        held: Held::default(),
+        ticker: Ticker::start()?,
     });
     let second = TcpListener::bind(("0.0.0.0", SECOND_PORT))?;
     thread::Builder::new().name("second-port".into()).spawn(move || server::serve(&second, &server::second_port()))?;

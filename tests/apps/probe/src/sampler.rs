@@ -1,4 +1,4 @@
-//! A thread that notes the time and fresh random bytes about every millisecond from the start of the process.
+//! A thread that notes the time and fresh random bytes about every millisecond from the start of the process, or for a while without any pause.
 //!
 //! It is the witness that a restored copy never ran before its clock was set and its randomness reseeded: the last sample before the jump of
 //! the clock must be the same in all copies (it was taken before the snapshot), and the first one after it must differ.
@@ -40,6 +40,10 @@ struct History {
     samples: VecDeque<Sample>,
     largest: Option<Jump>,
     jumps: VecDeque<Jump>,
+    /// Samples whose monotonic clock was before the one of the sample before them.
+    backwards: u64,
+    /// Samples are taken without a pause until then.
+    hot_until: Option<Instant>,
 }
 
 pub(crate) struct Sampler(Arc<Mutex<History>>);
@@ -64,7 +68,15 @@ impl Sampler {
             ("samples", history.samples.back().map(|sample| sample.index + 1).into()),
             ("largest", history.largest.as_ref().map_or(Json::Null, Jump::to_json)),
             ("jumps", Json::List(history.jumps.iter().map(Jump::to_json).collect())),
+            ("monotonic_went_back", history.backwards.into()),
         ])
+    }
+
+    /// Samples without a pause from now on, for so long: whenever the application runs, it is noticed.
+    pub(crate) fn without_pause(&self, time: Duration) -> Json {
+        let mut history = lock(&self.0);
+        history.hot_until = Some(Instant::now() + time);
+        object([("samples", history.samples.back().map(|sample| sample.index + 1).into())])
     }
 
     /// The last `count` samples, oldest first.
@@ -87,13 +99,16 @@ fn sample_for_ever(mut urandom: File, history: &Mutex<History>) -> io::Result<()
             lock(history).push(Sample { index, wall, monotonic: start.elapsed().as_secs_f64(), random });
             index += 1;
         }
-        thread::sleep(PAUSE);
+        if lock(history).hot_until.is_none_or(|until| until < Instant::now()) {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
 impl History {
     fn push(&mut self, after: Sample) {
         if let Some(before) = self.samples.back().cloned() {
+            self.backwards += u64::from(after.monotonic < before.monotonic);
             let jump = Jump { before, after: after.clone() };
             if jump.seconds().abs() >= JUMP_SECONDS {
                 if self.jumps.len() == KEPT_JUMPS {
