@@ -11,12 +11,12 @@ build.<step>      likewise; build_copy is an image that only copies files
 
 EMBERBOX_BENCH_REPETITIONS (10) and EMBERBOX_BENCH_BUILDS (10) change how often.
 """
-import json
 import os
 import time
 from pathlib import Path
 
 from common.report import Progress, Report, Samples
+from common.watching import disk_kib, milliseconds_since, say_where, steps_of, wait_for
 from support import paths
 from support.daemon import Daemon
 from support.images import Images, hooks
@@ -24,28 +24,12 @@ from support.microvm import AUTO_RESUME, Microvm
 
 REPETITIONS = int(os.environ.get("EMBERBOX_BENCH_REPETITIONS", 10))
 BUILDS = int(os.environ.get("EMBERBOX_BENCH_BUILDS", 10))
-POLL_SECONDS = 0.005
 TAKE = "import os\nkept = bytearray(100 << 20)"
 # Every page changes, in place.
 TOUCH = "kept[::4096] = os.urandom(len(kept) // 4096)"
 NOT_OURS = {"process", "restore", "guest"}
 COLD_BOOT = ("boot", "start_application", "ready")
 IDLE_AT_ONCE = 5
-
-
-def milliseconds_since(began):
-    return (time.perf_counter() - began) * 1000
-
-
-def wait_for(microvm, state):
-    while microvm.state != state:
-        time.sleep(POLL_SECONDS)
-
-
-def steps_of(event):
-    """[(name, ms, whose)] of a daemon's event."""
-    steps = json.loads(event["steps"]) if isinstance(event["steps"], str) else event["steps"]
-    return [(step["name"], step["ms"], step["of"]) for step in steps["steps"]]
 
 
 class Bench:
@@ -166,10 +150,6 @@ class Bench:
                 microvm.terminate()
 
 
-def disk_kib(directory):
-    return sum(path.lstat().st_blocks for path in Path(directory).rglob("*")) / 2
-
-
 TARGETS = {"run_to_200": 500, "run_to_running": 250, "suspend": 500, "wake_to_200": 800, "daemon_share": 30, "build_total": 90_000, "build_copy_total": 20_000}
 REPORT = Report("launch", "milliseconds unless the name says kib", TARGETS, [("cold_boot_to_200", "run_to_200", 8, ">=")])
 
@@ -178,8 +158,7 @@ def main():
     daemon, failed = Daemon().start(), True
     try:
         bench = Bench(daemon)
-        engine = next((event for event in daemon.events() if event.get("message") == "engine chosen"), {})
-        print(f"  {os.cpu_count()} processors; {engine.get('identity')}")
+        say_where(daemon)
         bench.build_images()
         bench.measure_launches()
         bench.measure_suspensions()

@@ -26,7 +26,7 @@ TOUCHED_MIB = 8
 # What a client of a daemon that has just died sees.
 UNANSWERED = (requests.RequestException, BotoCoreError)
 # What the API may say beside success: the MicroVM is in between, as after a resume that another request has begun.
-IN_BETWEEN = {"ConflictException", "InternalServerException"}
+IN_BETWEEN = {"ConflictException", "InternalServerException", "ThrottlingException", "TooManyRequestsException", "InsufficientCapacityException"}
 
 
 class Lost(AssertionError):
