@@ -204,7 +204,15 @@ class Storm:
         print(f"\n  storm with seed {self.seed} for {seconds:.0f} s")
         for client in self.clients:
             client.start()
-        end = time.monotonic() + seconds
+        try:
+            self.kill_now_and_then(time.monotonic() + seconds, dice)
+        finally:
+            self.over.set()
+        for client in self.clients:
+            client.join(ANSWERED_WITHIN * 2)
+        self.calm()
+
+    def kill_now_and_then(self, end, dice):
         while time.monotonic() < end and not self.over.wait(dice.uniform(*PEACE)):
             how = "stop" if dice.randrange(100) < ORDERLY else "kill"
             getattr(self.daemon, how)()
@@ -212,10 +220,6 @@ class Storm:
             self.daemon.start()
             self.recovery_seconds.append(time.monotonic() - began)
             self.deaths += 1
-        self.over.set()
-        for client in self.clients:
-            client.join(ANSWERED_WITHIN * 2)
-        self.calm()
 
     def calm(self):
         """Everything is as promised, and nothing is left that nobody owns."""
