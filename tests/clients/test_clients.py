@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import paths
-from support.images import PROBE_DOCKERFILE, ROLE, archive
+from support.images import PROBE_DOCKERFILE, archive
 
 from clients import python
 
@@ -33,7 +33,8 @@ def program(daemon, story, *command):
 def told(daemon, images):
     """{client: its report, to be waited for}."""
     uri = images.upload(archive({"Dockerfile": PROBE_DOCKERFILE, "emberbox-probe": paths.require(paths.PROBE, "run `make build`")}))
-    story = {"ca": daemon.endpoint()["ca"], "base": images.managed(), "role": ROLE, "uri": uri}
+    definition = images.definition(uri)
+    story = {"ca": daemon.endpoint()["ca"], "base": definition["baseImageArn"], "role": definition["buildRoleArn"], "uri": uri}
     with ThreadPoolExecutor() as pool:
         yield {name: pool.submit(tell, daemon, story) for name, tell in CLIENTS.items()}
 
