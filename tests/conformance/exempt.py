@@ -7,13 +7,11 @@ ANSWERS = {
 # (operation or *, error): reason
 ERRORS = {
     ("*", "AccessDeniedException"): "policies are not built yet: the one account may do everything",
-    ("*", "ThrottlingException"): "rate limits are not built yet: every request is taken",
-    ("*", "ServiceQuotaExceededException"): "quotas are not built yet: an account may have what the host holds",
-    ("*", "InsufficientCapacityException"): "admission by memory is not built yet: every launch is tried",
     ("*", "TooManyRequestsException"): "the operations on tags declare this beside ThrottlingException, which says the same and is answered",
     ("*", "ServiceException"): "the operations on tags declare this beside InternalServerException, which says the same and is answered",
     ("*", "InvalidParameterValueException"): "the operations on tags declare this beside ValidationException, which says the same and is answered",
     ("*", "ResourceConflictException"): "tags are written in one transaction, so no two requests of this kind can be in each other's way",
+    ("DeleteMicrovmImage", "ConflictException"): "what keeps an image from being deleted is a ValidationException (observed)",
     ("TerminateMicrovm", "ConflictException"): "a MicroVM can be terminated in every state, and terminating a terminated one succeeds (documented)",
     ("ListMicrovms", "ResourceNotFoundException"): "a filter that no MicroVM passes gives an empty list, whether or not its image exists (ours)",
 }

@@ -71,7 +71,6 @@ class TestConflict:
         assert caller.call("DeleteMicrovmImageVersion", version | {"imageVersion": "1.0"}).status == 200
         refused(caller, "DeleteMicrovmImageVersion", self.ERROR, version)
 
-    @pytest.mark.provokes("DeleteMicrovmImage", ERROR)
     @pytest.mark.provokes("RunMicrovm", ERROR)
     @pytest.mark.provokes("SuspendMicrovm", ERROR)
     @pytest.mark.provokes("ResumeMicrovm", ERROR)
@@ -82,7 +81,8 @@ class TestConflict:
         token, region = uuid.uuid4().hex, endpoint.endpoint()["region"]
         ingress = [f"arn:aws:lambda:{region}:aws:network-connector:aws-network-connector:ALL_INGRESS"]
         with microvms.launch(endpoint, probe, clientToken=token, ingressNetworkConnectors=ingress) as microvm:
-            refused(caller, "DeleteMicrovmImage", self.ERROR, {"imageIdentifier": probe.arn})
+            words = "Cannot delete microvm image with running microvms."
+            assert refused(caller, "DeleteMicrovmImage", "ValidationException", {"imageIdentifier": probe.arn}).message == words
             request = {"imageIdentifier": probe.arn, "clientToken": token, "maximumDurationInSeconds": 77}
             assert refused(caller, "RunMicrovm", self.ERROR, request).message == self.REUSED
         subject = {"microvmIdentifier": microvm.id}

@@ -45,7 +45,8 @@ def image(client, **members):
 
 
 def deleted(client, arn):
-    with contextlib.suppress(client.exceptions.ConflictException):  # It is still being built.
+    # It is still being built: a ValidationException at AWS (observed).
+    with contextlib.suppress(client.exceptions.ConflictException, client.exceptions.ValidationException):
         return client.delete_microvm_image(imageIdentifier=arn)
 
 

@@ -19,7 +19,8 @@ def prefix(endpoint, images):
                                     codeArtifact={"uri": f"s3://{images.bucket}/nothing-here.zip"})
     yield prefix
     for item in client.list_microvm_images(nameFilter=prefix)["items"]:
-        with contextlib.suppress(client.exceptions.ConflictException):
+        # It may still be being built.
+        with contextlib.suppress(client.exceptions.ValidationException):
             client.delete_microvm_image(imageIdentifier=item["imageArn"])
 
 
