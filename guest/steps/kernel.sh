@@ -24,7 +24,7 @@ make_kernel() {
 fetch_kernel() {
     say "  downloading $1"
     mkdir -p "$2" "$scratch/deb"
-    (cd "$scratch/deb" && apt-get -q download "$1" >"$scratch/download.log" 2>&1) ||
+    (use_apt_of "$kernel_suite" && cd "$scratch/deb" && apt-get -q download "$1" >"$scratch/download.log" 2>&1) ||
         fail "cannot download $1: $(tail -n 2 "$scratch/download.log")" "Check the network and run it again."
     dpkg-deb -x "$scratch"/deb/linux-image-*.deb "$2"
     # Before merged /usr kernels had their modules in /lib.

@@ -1,20 +1,75 @@
-"""A machine outside, as guests see it: a network namespace with a public address, reached through the host."""
+"""A public network for guests to reach: a namespace behind a pair of interfaces, at documentation addresses (RFC 5737), of this process alone."""
 import contextlib
+import ctypes
+import os
 import socket
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
-# Of the range for documentation: public to the packet filter, and nobody's.
-HOST, PEER = "203.0.113.1", "203.0.113.2"
-NAME = "emberbox-outside"
+_FIRST = 4 * (os.getpid() % 64)
+# This machine's end of the network, and the end inside, where servers are.
+HOST, PEER = f"198.51.100.{_FIRST + 1}", f"198.51.100.{_FIRST + 2}"
+CLONE_NEWNET = 0x40000000
 
 
-def _ip(*arguments, check=True):
-    return subprocess.run(["ip", *arguments], check=check, capture_output=True, text=True)
+class Outside:
+    def __init__(self):
+        self.link = f"out{os.getpid() % 100_000}"
+        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self.namespace = Path(f"/proc/{self.holder.pid}/ns/net")
+
+    def open(self):
+        while self.namespace.readlink() == Path("/proc/self/ns/net").readlink():
+            assert self.holder.poll() is None, "no network namespace could be made"
+        _run("ip", "link", "add", self.link, "type", "veth", "peer", "name", "out", "netns", str(self.holder.pid))
+        _run("ip", "address", "add", f"{HOST}/30", "dev", self.link)
+        _run("ip", "link", "set", self.link, "up")
+        for command in (["address", "add", f"{PEER}/30", "dev", "out"], ["link", "set", "out", "up"], ["link", "set", "lo", "up"],
+                        ["route", "add", "default", "via", HOST]):
+            _run(*self._inside("ip", *command))
+        return self
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait()
+        # The namespace's end goes when its last process does; both go with either.
+        subprocess.run(["ip", "link", "delete", self.link], stderr=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def python(self, script, *arguments):
+        """A Python program of tests/support at `PEER`; ready when it has printed a line."""
+        command = self._inside(sys.executable, Path(__file__).parent / script, *arguments)
+        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout.readline(), f"{script} did not start"
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def listener(self):
+        """A TCP socket on `PEER`, made by a thread that enters the namespace and ends there."""
+        made = []
+
+        def make():
+            libc = ctypes.CDLL(None, use_errno=True)
+            with self.namespace.open() as namespace:
+                if libc.setns(namespace.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_server((PEER, 0)))
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        return made[0]
+
+    def _inside(self, *command):
+        return ["nsenter", f"--net={self.namespace}", *command]
 
 
 class Server:
-    """Takes connections and holds them; `resets` counts those that the guest's side has ended."""
+    """Takes connections and holds them; `ended` says how the guest's side of each was."""
 
     def __init__(self, listener):
         self.listener, self.connections, self.ended = listener, [], []
@@ -40,39 +95,20 @@ class Server:
 
 
 @contextlib.contextmanager
-def server():
-    """A TCP server on PEER."""
-    _ip("netns", "delete", NAME, check=False)
-    _ip("netns", "add", NAME)
+def network():
+    made = Outside()
     try:
-        _ip("link", "add", "outside0", "type", "veth", "peer", "name", "eth0", "netns", NAME)
-        _ip("addr", "add", f"{HOST}/30", "dev", "outside0")
-        _ip("link", "set", "outside0", "up")
-        _ip("-n", NAME, "addr", "add", f"{PEER}/30", "dev", "eth0")
-        _ip("-n", NAME, "link", "set", "eth0", "up")
-        _ip("-n", NAME, "route", "add", "default", "via", HOST)
-        listener = _socket_in_namespace()
-        try:
-            yield Server(listener)
-        finally:
-            listener.close()
+        yield made.open()
     finally:
-        _ip("netns", "delete", NAME, check=False)
-        _ip("link", "delete", "outside0", check=False)
+        made.close()
 
 
-def _socket_in_namespace():
-    """Made by a thread that enters the namespace and ends there."""
-    made = []
+@contextlib.contextmanager
+def server():
+    """A TCP server on `PEER`."""
+    with network() as made, made.listener() as listener:
+        yield Server(listener)
 
-    def make():
-        import ctypes
-        libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{NAME}") as namespace:
-            if libc.setns(namespace.fileno(), 0x40000000):
-                raise OSError(ctypes.get_errno(), "setns")
-        made.append(socket.create_server((PEER, 0)))
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
+
+def _run(*command):
+    subprocess.run(command, check=True)
