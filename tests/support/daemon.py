@@ -42,7 +42,7 @@ class Daemon(Endpoint):
     def start(self):
         binary = paths.require(paths.EMBERBOX, "run `make build`")
         base = paths.require(paths.BASE, "run `make build`")
-        command = [binary, "serve", "--config", self.configuration, "--data", self.data, "--base", base, "--listen", self.listen,
+        command = [binary, "serve", "--data", self.data, "--base", base, "--listen", self.listen,
                    "--ingress-port", str(self.ingress_port), "--log", "json", *(["--config", self.config] if self.config else [])]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
