@@ -3,11 +3,9 @@ import io
 import uuid
 import zipfile
 
-from . import paths
+from . import paths, roles
 from .waiting import until
 
-# Any account's role will do: Emberbox runs builds on its own.
-ROLE = "arn:aws:iam::123456789012:role/builder"
 PORT = 8080
 # The slowest machine is a busy two-core one without hardware virtualization.
 BUILT_WITHIN = 300
@@ -40,6 +38,7 @@ class Images:
 
     def __init__(self, daemon):
         self.daemon, self.bucket = daemon, f"artifacts-{uuid.uuid4().hex[:8]}"
+        self.role = roles.builder(daemon)
         daemon.client("s3").create_bucket(Bucket=self.bucket)
 
     def upload(self, body, key=None):
@@ -51,7 +50,7 @@ class Images:
         return self.daemon.microvms.list_managed_microvm_images()["items"][0]["imageArn"]
 
     def definition(self, uri, **members):
-        return {"baseImageArn": self.managed(), "buildRoleArn": ROLE, "codeArtifact": {"uri": uri},
+        return {"baseImageArn": self.managed(), "buildRoleArn": self.role, "codeArtifact": {"uri": uri},
                 "resources": [{"minimumMemoryInMiB": 512}]} | members
 
     def create(self, name, files, **members):

@@ -57,7 +57,7 @@ def problems_of_answer(model, status, headers, answer):
 
 # Of no operation's own list: the front of every AWS service answers them.
 COMMON = {"InvalidSignatureException": 403, "UnrecognizedClientException": 403, "MissingAuthenticationTokenException": 403, "ExpiredTokenException": 403,
-          "AccessDeniedException": 403, "SerializationException": 400, "ValidationException": 400}
+          "IncompleteSignatureException": 400, "AccessDeniedException": 403, "SerializationException": 400, "ValidationException": 400}
 
 
 def problems_of_error(model, status, headers, answer):

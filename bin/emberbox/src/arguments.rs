@@ -21,6 +21,9 @@ pub(crate) enum Verb {
     Serve(Serve),
     /// Print what a shell needs to use this daemon with any AWS tool: eval "$(emberbox env)".
     Env(Data),
+    /// Add or list accounts. Their users, roles and policies are made with any IAM client.
+    #[command(subcommand)]
+    Account(Account),
     /// Print what image builds wrote: without a group the groups, without a stream the group's streams.
     Logs(Logs),
     /// Print the audit log: who called what, from where, with which outcome, as CloudTrail-shaped JSON lines.
@@ -35,6 +38,22 @@ pub(crate) struct Data {
     /// Where the daemon keeps everything.
     #[arg(long, env = "EMBERBOX_DATA", default_value = DEFAULT_DATA)]
     pub data: PathBuf,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Account {
+    /// Add an account and print its root's access key, this once. The daemon may be running.
+    Add {
+        #[command(flatten)]
+        data: Data,
+        /// Twelve digits.
+        account: String,
+    },
+    /// List the accounts.
+    List {
+        #[command(flatten)]
+        data: Data,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

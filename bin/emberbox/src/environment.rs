@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use emberbox_control::accounts;
+use emberbox_control::{Clock, SystemClock, accounts};
 use emberbox_store::Store;
 use emberbox_wire::ids::AccountId;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,9 @@ pub(crate) fn run(arguments: Data) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let key = runtime.block_on(async {
         let store = Store::open(&arguments.data.join(DATABASE)).await.context("could not open the daemon's records (are you root?)")?;
-        accounts::ensure_access_key(&store, &AccountId(endpoint.account.clone())).await.context("could not read the access key")
+        accounts::ensure_root_key(&store, &AccountId(endpoint.account.clone()), SystemClock.now())
+            .await
+            .context("could not read the access key")
     })?;
     let path = |path: &Path| path.display().to_string();
     let variables = [
@@ -54,7 +56,9 @@ pub(crate) fn run(arguments: Data) -> anyhow::Result<()> {
     ];
     // What would win over the variables below, or be signed with too.
     println!("unset AWS_SESSION_TOKEN AWS_PROFILE AWS_DEFAULT_PROFILE AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
-    println!("unset AWS_ENDPOINT_URL_S3 AWS_ENDPOINT_URL_STS AWS_ENDPOINT_URL_LAMBDA_MICROVMS AWS_ENDPOINT_URL_LAMBDA_CORE");
+    println!(
+        "unset AWS_ENDPOINT_URL_S3 AWS_ENDPOINT_URL_STS AWS_ENDPOINT_URL_IAM AWS_ENDPOINT_URL_LAMBDA_MICROVMS AWS_ENDPOINT_URL_LAMBDA_CORE"
+    );
     variables.iter().for_each(|(name, value)| println!("export {name}={}", quoted(value)));
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! This binary parses, constructs, starts and shuts down; it decides nothing itself.
 #![forbid(unsafe_code)]
 
+mod account_command;
 mod arguments;
 mod audit;
 mod build_logs;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Env(arguments) => environment::run(arguments),
+        Verb::Account(arguments) => account_command::run(arguments),
         Verb::Logs(arguments) => logs_command::run(arguments),
         Verb::Audit(arguments) => audit::run(arguments),
         Verb::Failpoints => failpoints::run(),

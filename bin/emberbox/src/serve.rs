@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use emberbox_api::{Server, ServerConfig};
+use emberbox_companions::iam::Iam;
 use emberbox_companions::{s3, sts::Sts};
-use emberbox_control::{Collaborators, Control, ControlConfig, EndpointSettings, accounts};
+use emberbox_control::access::Access;
+use emberbox_control::{Collaborators, Control, ControlConfig, EndpointSettings, SystemClock, accounts};
 use emberbox_host::{Host, HostHandle, LocalHost, LocalHostConfig, NetworkConfig};
 use emberbox_images::{Pipeline, Settings};
 use emberbox_ingress::{Authority, Ingress, IngressConfig, IngressMode};
@@ -30,7 +32,7 @@ use crate::config::Config;
 use crate::environment::Endpoint;
 use crate::failpoints;
 use crate::limits::limits;
-use crate::parts::{Artifacts, ControlOperations, StoredKeys};
+use crate::parts::{Artifacts, ControlOperations, Keys};
 use crate::trust;
 
 pub(crate) const DATABASE: &str = "emberbox.db";
@@ -71,10 +73,13 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
     let host = start_host(data, &config).await?;
     let tokens = accounts::token_keys(&store).await.context("could not load or make the key of endpoint tokens")?;
-    let keys = Arc::new(StoredKeys(store.clone()));
-    let (s3, artifacts) = s3::service(data.join("s3"), &config.region, keys.clone()).context("could not open the buckets")?;
-    let builder =
-        Pipeline::new(Arc::new(Artifacts(artifacts)), host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
+    let access = Access::open(store.clone(), &config.region, Arc::new(SystemClock))
+        .await
+        .context("could not load or make the key of session tokens")?;
+    let account = AccountId(config.account.clone());
+    let (s3, reader) = s3::service(data.join("s3"), &config.region, account, access.clone()).context("could not open the buckets")?;
+    let artifacts = Arc::new(Artifacts { reader, access: access.clone() });
+    let builder = Pipeline::new(artifacts, host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
     let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
 
     let audit = Arc::new(AuditFiles::start(&data.join(AUDIT), &config.audit).context("could not open the audit log")?);
@@ -84,11 +89,13 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
     let control_config = control_config(&config, pending.port())?;
     let collaborators =
-        Collaborators { store: store.clone(), host, builder: Arc::new(builder), tokens: tokens.clone(), logs, audit: audit.clone() };
+        Collaborators { access: access.clone(), host, builder: Arc::new(builder), tokens: tokens.clone(), logs, audit: audit.clone() };
     let control = Control::start(control_config, collaborators).await.context("could not start")?;
     let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
+    let keys = Arc::new(Keys(access.clone()));
     let server = Server::new(ServerConfig::new(&config.region), keys, Arc::new(ControlOperations(control.clone())))?
-        .with_sts(Arc::new(Sts))
+        .with_sts(Arc::new(Sts::new(access.clone())))
+        .with_iam(Arc::new(Iam::new(access)))
         .with_s3(Arc::new(s3));
 
     let endpoint = Endpoint {

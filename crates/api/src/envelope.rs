@@ -1,4 +1,4 @@
-//! How answers look: the rest-json envelope of the Lambda API and the XML envelope of the query protocol (STS).
+//! How answers look: the rest-json envelope of the Lambda API and the XML envelope of the query protocol (STS, IAM).
 //!
 //! Owns statuses, headers and bodies of answers; adds nothing to a message. The request id goes onto every response in `front`.
 
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Map, Value, json};
 
 use crate::model::{Location, Model, Operation};
-use crate::services::ResponseBody;
+use crate::services::{QueryError, ResponseBody};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 /// The same, where clients of S3 look for it.
@@ -72,10 +72,11 @@ pub fn query_success(xml: String) -> Response<ResponseBody> {
     respond(StatusCode::OK, Some(XML), Bytes::from(xml))
 }
 
-/// The names and statuses of STS differ from those of the JSON services (documented: STS, "Common errors").
-pub fn query_error(error: &ApiError, request_id: &str) -> Response<ResponseBody> {
+/// What the JSON services call an error, in the words of the query protocol (documented: STS and IAM, "Common errors").
+pub fn in_query_words(error: ApiError) -> QueryError {
     let (code, status) = match error.code {
         ErrorCode::InvalidClientTokenId => ("InvalidClientTokenId", 403),
+        ErrorCode::ExpiredToken => ("ExpiredToken", 403),
         ErrorCode::InvalidSignature | ErrorCode::RequestExpired => ("SignatureDoesNotMatch", 403),
         ErrorCode::IncompleteSignature => ("IncompleteSignature", 400),
         ErrorCode::MissingAuthenticationToken => ("MissingAuthenticationToken", 403),
@@ -86,13 +87,18 @@ pub fn query_error(error: &ApiError, request_id: &str) -> Response<ResponseBody>
         ErrorCode::InternalServer => ("InternalFailure", 500),
         other => (other.shape().trim_end_matches("Exception"), other.status()),
     };
-    let fault = if status < 500 { "Sender" } else { "Receiver" };
+    QueryError::new(code, status, error.message)
+}
+
+pub fn query_error(error: &QueryError, namespace: &str, request_id: &str) -> Response<ResponseBody> {
+    let fault = if error.status < 500 { "Sender" } else { "Receiver" };
     let xml = format!(
-        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>{fault}</Type><Code>{code}</Code><Message>{}</Message>\
-         </Error><RequestId>{request_id}</RequestId></ErrorResponse>",
+        "<ErrorResponse xmlns=\"{namespace}\"><Error><Type>{fault}</Type><Code>{}</Code><Message>{}</Message></Error>\
+         <RequestId>{request_id}</RequestId></ErrorResponse>",
+        escape_xml(&error.code),
         escape_xml(&error.message)
     );
-    respond(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Some(XML), Bytes::from(xml))
+    respond(StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Some(XML), Bytes::from(xml))
 }
 
 /// For text content; control characters that XML 1.0 forbids become U+FFFD.

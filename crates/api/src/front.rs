@@ -4,6 +4,7 @@
 //! when its client hangs up, so that no operation is left halfway by a broken connection.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,11 @@ use uuid::Uuid;
 
 use crate::model::Model;
 use crate::routing::{Routes, query_pairs};
-use crate::services::{Credentials, Operations, QueryService, ResponseBody, StreamingService};
+use crate::services::{ClientAddress, Credentials, Operations, QueryError, QueryService, ResponseBody, StreamingService};
+use crate::sigv4::SigningKeys;
 use crate::{decode, envelope, sigv4, validate};
 
-/// Largest body of the Lambda API and STS (documented for Lambda).
+/// Largest body of the Lambda API, STS and IAM (documented for Lambda).
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 /// A body that has not arrived by then is not coming; 6 MiB pass in it at 200 KiB/s.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,8 +36,10 @@ pub(crate) struct Front {
     pub(crate) model: Model,
     pub(crate) routes: Routes,
     pub(crate) credentials: Arc<dyn Credentials>,
+    pub(crate) signing_keys: SigningKeys,
     pub(crate) operations: Arc<dyn Operations>,
     pub(crate) sts: Option<Arc<dyn QueryService>>,
+    pub(crate) iam: Option<Arc<dyn QueryService>>,
     pub(crate) s3: Option<Arc<dyn StreamingService>>,
     /// Operations under way.
     pub(crate) running: TaskTracker,
@@ -47,8 +51,17 @@ enum Target {
     Health,
     Lambda,
     Sts,
+    Iam,
     S3,
     Other(String),
+}
+
+/// One request on its way: where it came from, and what it cost to know who asks and whether they may.
+struct Call<'a> {
+    parts: &'a Parts,
+    client: IpAddr,
+    request_id: &'a str,
+    authentication: Duration,
 }
 
 impl Target {
@@ -57,6 +70,7 @@ impl Target {
             Some(service) => match service.as_str() {
                 "lambda" => Self::Lambda,
                 "sts" => Self::Sts,
+                "iam" => Self::Iam,
                 "s3" => Self::S3,
                 _ => Self::Other(service),
             },
@@ -88,45 +102,49 @@ fn is_lambda_path(path: &str) -> bool {
 }
 
 impl Front {
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response<ResponseBody> {
         let request_id = Uuid::new_v4().to_string();
         let started = Instant::now();
         let span = info_span!("request", request_id, operation = field::Empty, caller = field::Empty);
-        let mut response = self.dispatch(request, &request_id).instrument(span.clone()).await;
-        let status = response.status().as_u16();
-        span.in_scope(|| tracing::info!(status, duration_ms = started.elapsed().as_millis() as u64, "answered"));
+        let (mut response, authentication) = self.dispatch(request, client, &request_id).instrument(span.clone()).await;
+        let (status, duration_ms) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
+        // Signature and policies together; S3 verifies its requests itself and is not measured here.
+        let auth_us = authentication.as_micros() as u64;
+        span.in_scope(|| tracing::info!(status, duration_ms, auth_us, "answered"));
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(envelope::REQUEST_ID, value);
         }
         response
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, request_id: &str) -> Response<ResponseBody> {
-        let (parts, body) = request.into_parts();
-        match (Target::of(&parts), &self.s3) {
-            (Target::Health, _) => envelope::health(),
-            (Target::S3, Some(s3)) => {
-                Span::current().record("operation", "s3");
-                let mut response = s3.call(Request::from_parts(parts, body)).await;
-                if let Ok(value) = HeaderValue::from_str(request_id) {
-                    response.headers_mut().insert(envelope::S3_REQUEST_ID, value);
-                }
-                response
+    async fn dispatch(&self, request: Request<Incoming>, client: IpAddr, request_id: &str) -> (Response<ResponseBody>, Duration) {
+        let (mut parts, body) = request.into_parts();
+        let target = Target::of(&parts);
+        if let (Target::S3, Some(s3)) = (&target, &self.s3) {
+            Span::current().record("operation", "s3");
+            parts.extensions.insert(ClientAddress(client));
+            let mut response = s3.call(Request::from_parts(parts, body)).await;
+            if let Ok(value) = HeaderValue::from_str(request_id) {
+                response.headers_mut().insert(envelope::S3_REQUEST_ID, value);
             }
-            (Target::Sts, _) => match self.sts(&parts, body, request_id).await {
-                Ok(xml) => envelope::query_success(xml),
-                Err(error) => envelope::query_error(&error, request_id),
-            },
-            (Target::Lambda, _) => self.json(&parts, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error)),
-            (Target::S3 | Target::Other(_), _) => {
-                self.json(&parts, body).await.unwrap_or_else(|error| envelope::foreign_error(&self.model, &error))
-            }
+            return (response, Duration::ZERO);
         }
+        let mut call = Call { parts: &parts, client, request_id, authentication: Duration::ZERO };
+        let response = match target {
+            Target::Health => envelope::health(),
+            Target::Sts => self.query(&mut call, body, "sts", self.sts.as_deref()).await,
+            Target::Iam => self.query(&mut call, body, "iam", self.iam.as_deref()).await,
+            Target::Lambda => self.json(&mut call, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error)),
+            Target::S3 | Target::Other(_) => {
+                self.json(&mut call, body).await.unwrap_or_else(|error| envelope::foreign_error(&self.model, &error))
+            }
+        };
+        (response, call.authentication)
     }
 
-    async fn json(&self, parts: &Parts, body: Incoming) -> Result<Response<ResponseBody>, ApiError> {
+    async fn json(&self, call: &mut Call<'_>, body: Incoming) -> Result<Response<ResponseBody>, ApiError> {
         let body = read(body).await?;
-        let (caller, scope) = self.authenticate(parts, &body).await?;
+        let (caller, scope) = self.authenticate(call, &body).await?;
         if scope.service != "lambda" {
             return Err(not_served(&scope.service));
         }
@@ -135,41 +153,61 @@ impl Front {
                 format!("Credential should be scoped to a valid region, not '{}'. This endpoint is '{}'.", scope.region, self.region);
             return Err(ApiError::new(ErrorCode::InvalidSignature, message));
         }
-        self.lambda(parts, &body, caller).await
+        self.lambda(call, &body, caller).await
     }
 
-    async fn authenticate(&self, parts: &Parts, body: &[u8]) -> Result<(Caller, sigv4::Scope), ApiError> {
-        let (key, scope) = sigv4::verify(parts, body, self.credentials.as_ref(), OffsetDateTime::now_utc()).await?;
+    async fn authenticate(&self, call: &mut Call<'_>, body: &[u8]) -> Result<(Caller, sigv4::Scope), ApiError> {
+        let began = Instant::now();
+        let verified = sigv4::verify(call.parts, body, self.credentials.as_ref(), &self.signing_keys, OffsetDateTime::now_utc()).await;
+        call.authentication += began.elapsed();
+        let (key, scope) = verified?;
         Span::current().record("caller", &key.caller.arn);
-        Ok((key.caller, scope))
+        Ok((Caller { source_ip: call.client, ..key.caller }, scope))
     }
 
-    async fn lambda(&self, parts: &Parts, body: &[u8], caller: Caller) -> Result<Response<ResponseBody>, ApiError> {
-        let path = parts.uri.path();
-        let route = self.routes.find(&self.model, &parts.method, path).ok_or_else(|| unknown_route(&parts.method, path))?;
+    async fn lambda(&self, call: &mut Call<'_>, body: &[u8], caller: Caller) -> Result<Response<ResponseBody>, ApiError> {
+        let path = call.parts.uri.path();
+        let route = self.routes.find(&self.model, &call.parts.method, path).ok_or_else(|| unknown_route(&call.parts.method, path))?;
         let operation = route.operation;
         Span::current().record("operation", &operation.name);
-        let input = decode::input(&self.model, &route, parts.uri.query().unwrap_or_default(), body)?;
+        let input = decode::input(&self.model, &route, call.parts.uri.query().unwrap_or_default(), body)?;
         if let Some(shape) = operation.input {
             validate::validate(&self.model, shape, &input)?;
         }
+        let began = Instant::now();
+        let authorized = self.operations.authorize(&caller, &operation.name, &input).await;
+        call.authentication += began.elapsed();
+        authorized?;
         let (operations, name) = (self.operations.clone(), operation.name.clone());
-        let call = async move { operations.call(caller, &name, input).await };
-        let output = self.running.spawn(call.in_current_span()).await.unwrap_or_else(|panic| {
+        let work = async move { operations.call(caller, &name, input).await };
+        let output = self.running.spawn(work.in_current_span()).await.unwrap_or_else(|panic| {
             tracing::error!(%panic, "an operation panicked");
             Err(ApiError::internal())
         })?;
         Ok(envelope::success(operation, output))
     }
 
-    async fn sts(&self, parts: &Parts, body: Incoming, request_id: &str) -> Result<String, ApiError> {
-        let body = read(body).await?;
-        let (caller, _) = self.authenticate(parts, &body).await?;
-        let sts = self.sts.as_ref().ok_or_else(|| not_served("sts"))?;
-        let mut parameters: BTreeMap<String, String> = query_pairs(parts.uri.query().unwrap_or_default()).into_iter().collect();
+    async fn query(&self, call: &mut Call<'_>, body: Incoming, name: &str, service: Option<&dyn QueryService>) -> Response<ResponseBody> {
+        let answer = self.query_answer(call, body, name, service).await;
+        let namespace = service.map_or("", |service| service.namespace());
+        answer.map_or_else(|error| envelope::query_error(&error, namespace, call.request_id), envelope::query_success)
+    }
+
+    async fn query_answer(
+        &self,
+        call: &mut Call<'_>,
+        body: Incoming,
+        name: &str,
+        service: Option<&dyn QueryService>,
+    ) -> Result<String, QueryError> {
+        let body = read(body).await.map_err(envelope::in_query_words)?;
+        let (caller, _) = self.authenticate(call, &body).await.map_err(envelope::in_query_words)?;
+        let service = service.ok_or_else(|| envelope::in_query_words(not_served(name)))?;
+        let mut parameters: BTreeMap<String, String> = query_pairs(call.parts.uri.query().unwrap_or_default()).into_iter().collect();
         parameters.extend(query_pairs(&String::from_utf8_lossy(&body)));
-        Span::current().record("operation", "sts");
-        sts.call(&caller, &parameters, request_id).await
+        let action = parameters.get("Action").map_or("", String::as_str);
+        Span::current().record("operation", format!("{name}:{action}"));
+        service.call(&caller, &parameters, call.request_id).await
     }
 }
 
@@ -185,8 +223,8 @@ async fn read(body: Incoming) -> Result<Bytes, ApiError> {
 
 fn not_served(service: &str) -> ApiError {
     let message = format!(
-        "This endpoint is Emberbox and does not serve '{service}'. It serves lambda (Lambda MicroVMs, 2025-09-09), s3 and sts; point the endpoint URL \
-         of other services elsewhere."
+        "This endpoint is Emberbox and does not serve '{service}'. It serves lambda (Lambda MicroVMs, 2025-09-09), s3, sts and iam; point the \
+         endpoint URL of other services elsewhere."
     );
     ApiError::new(ErrorCode::NotImplemented, message)
 }
@@ -219,9 +257,13 @@ mod tests {
 
     #[test]
     fn the_scope_decides_and_the_path_when_there_is_none() {
-        for (service, expected) in
-            [("lambda", Target::Lambda), ("sts", Target::Sts), ("s3", Target::S3), ("logs", Target::Other("logs".into()))]
-        {
+        for (service, expected) in [
+            ("lambda", Target::Lambda),
+            ("sts", Target::Sts),
+            ("iam", Target::Iam),
+            ("s3", Target::S3),
+            ("logs", Target::Other("logs".into())),
+        ] {
             let header = signed(service);
             assert_eq!(target("GET", "/health", &[("authorization", &header), ("x-amz-date", "20260101T000000Z")]), expected);
         }

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! connection ─▶ server ─▶ front: /health | scope s3 ─▶ StreamingService (verifies itself)
-//!                                └─▶ body, sigv4 ─▶ sts ─▶ QueryService
-//!                                                └▶ lambda ─▶ routing ─▶ decode ─▶ validate ─▶ Operations ─▶ envelope
+//!                                └─▶ body, sigv4 ─▶ sts, iam ─▶ QueryService
+//!                                                └▶ lambda ─▶ routing ─▶ decode ─▶ validate ─▶ Operations (authorize, call) ─▶ envelope
 //! ```
 #![forbid(unsafe_code)]
 
@@ -22,4 +22,6 @@ pub mod sigv4;
 pub mod validate;
 
 pub use server::{Server, ServerConfig};
-pub use services::{BoxError, Credentials, Operations, QueryService, ResponseBody, StreamingService};
+pub use services::{
+    BoxError, ClientAddress, CredentialError, Credentials, Operations, QueryError, QueryService, ResponseBody, StreamingService,
+};

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::front::Front;
 use crate::model::{LoadModelError, Model};
 use crate::routing::{BuildRoutesError, Routes};
 use crate::services::{Credentials, Operations, QueryService, StreamingService};
+use crate::sigv4::SigningKeys;
 
 /// A head that takes longer is an attack or a dead peer; it also ends idle keep-alive connections, so it is longer than SDKs keep theirs in use.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -61,12 +63,19 @@ impl Server {
         let model = Model::load()?;
         let routes = Routes::new(&model)?;
         let running = TaskTracker::new();
-        let front = Front { region: config.region, model, routes, credentials, operations, sts: None, s3: None, running };
+        let signing_keys = SigningKeys::default();
+        let front =
+            Front { region: config.region, model, routes, credentials, signing_keys, operations, sts: None, iam: None, s3: None, running };
         Ok(Self { front, max_connections: config.max_connections })
     }
 
     pub fn with_sts(mut self, sts: Arc<dyn QueryService>) -> Self {
         self.front.sts = Some(sts);
+        self
+    }
+
+    pub fn with_iam(mut self, iam: Arc<dyn QueryService>) -> Self {
+        self.front.iam = Some(iam);
         self
     }
 
@@ -92,8 +101,8 @@ impl Server {
                 accepted = accepted => accepted,
             };
             match stream {
-                Ok((stream, _)) => {
-                    let connection = serve_connection(stream, front.clone(), stopping.clone());
+                Ok((stream, peer)) => {
+                    let connection = serve_connection(stream, peer.ip().to_canonical(), front.clone(), stopping.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -111,12 +120,12 @@ impl Server {
     }
 }
 
-async fn serve_connection(stream: TcpStream, front: Arc<Front>, mut stopping: watch::Receiver<()>) {
+async fn serve_connection(stream: TcpStream, client: IpAddr, front: Arc<Front>, mut stopping: watch::Receiver<()>) {
     // Small answers must not wait for Nagle.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request).await) }
+        async move { Ok::<_, Infallible>(front.answer(request, client).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use emberbox_api::{Credentials, Operations, Server, ServerConfig};
+use emberbox_api::{CredentialError, Credentials, Operations, Server, ServerConfig};
 use emberbox_wire::caller::{AccessKey, Caller};
 use emberbox_wire::error::ApiError;
 use emberbox_wire::ids::AccountId;
@@ -21,9 +21,13 @@ struct OneKey;
 
 #[async_trait]
 impl Credentials for OneKey {
-    async fn access_key(&self, id: &str) -> Option<AccessKey> {
-        let caller = Caller { account: AccountId("1".into()), arn: "arn".into(), user_id: "u".into() };
-        (id == "AK").then(|| AccessKey { id: id.into(), secret: "secret".into(), caller })
+    async fn access_key(&self, id: &str, _: Option<&str>) -> Result<AccessKey, CredentialError> {
+        let caller = Caller::root(AccountId("1".into()), id);
+        self.secret(id).await.map(|secret| AccessKey { id: id.into(), secret, caller })
+    }
+
+    async fn secret(&self, id: &str) -> Result<String, CredentialError> {
+        if id == "AK" { Ok("secret".into()) } else { Err(CredentialError::Invalid) }
     }
 }
 
@@ -37,6 +41,11 @@ struct Slow {
 
 #[async_trait]
 impl Operations for Slow {
+    async fn authorize(&self, caller: &Caller, _: &str, _: &Value) -> Result<(), ApiError> {
+        assert!(caller.source_ip.is_loopback(), "the caller's address is the connection's");
+        Ok(())
+    }
+
     async fn call(&self, _: Caller, _: &str, _: Value) -> Result<Value, ApiError> {
         self.begun.notify_one();
         self.go_on.notified().await;

@@ -48,7 +48,7 @@ def test_sts():
     assert identity["Account"] == "123456789012" and identity["Arn"].endswith(":user/tester"), identity
     refused("InvalidClientTokenId", client("sts", aws_access_key_id="AKIAOTHER", aws_secret_access_key="x").get_caller_identity)
     refused("SignatureDoesNotMatch", client("sts", aws_secret_access_key="x", aws_access_key_id="AKIATEST").get_caller_identity)
-    refused("InvalidAction", client("sts").get_session_token)
+    refused("InvalidAction", client("sts").get_federation_token, Name="x" * 4)
     assert "InvalidClientTokenId" in aws("sts", "get-caller-identity", ok=False, env={"AWS_ACCESS_KEY_ID": "AKIAOTHER"})
     assert "123456789012" in aws("sts", "get-caller-identity")
 

@@ -8,24 +8,46 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use emberbox_api::{Credentials, Operations, Server, ServerConfig};
+use emberbox_api::{CredentialError, Credentials, Operations, Server, ServerConfig};
 use emberbox_companions::{s3, sts};
+use emberbox_control::SystemClock;
+use emberbox_control::access::Access;
+use emberbox_store::{AccessKeyRecord, IdentityId, IdentityRecord, IdentitySettings, Store, UnixMillis};
 use emberbox_wire::caller::{AccessKey, Caller};
 use emberbox_wire::error::ApiError;
 use emberbox_wire::ids::AccountId;
 use serde_json::{Value, json};
 
-struct OneKey;
+/// An account with a user `tester`, who may do everything.
+async fn access() -> Arc<Access> {
+    let (store, account) = (Store::in_memory().await.unwrap(), AccountId("123456789012".into()));
+    store.insert_account(&account, UnixMillis(0)).await.unwrap();
+    let (id, settings) = (IdentityId("AIDA".into()), IdentitySettings::User);
+    let user = IdentityRecord {
+        id: id.clone(),
+        account: account.clone(),
+        name: "tester".into(),
+        path: "/".into(),
+        created_at: UnixMillis(0),
+        settings,
+    };
+    store.insert_identity(&user).await.unwrap();
+    store.attach_policy(&id, "arn:aws:iam::aws:policy/AdministratorAccess").await.unwrap();
+    let key = AccessKeyRecord { id: "AKIATEST".into(), account, user: Some(id), active: true, created_at: UnixMillis(0) };
+    store.insert_access_key(&key, "secret", 1).await.unwrap();
+    Access::open(store, "us-east-1", Arc::new(SystemClock)).await.unwrap()
+}
+
+struct Keys(Arc<Access>);
 
 #[async_trait]
-impl Credentials for OneKey {
-    async fn access_key(&self, id: &str) -> Option<AccessKey> {
-        let caller = Caller {
-            account: AccountId("123456789012".into()),
-            arn: "arn:aws:iam::123456789012:user/tester".into(),
-            user_id: "AIDA".into(),
-        };
-        (id == "AKIATEST").then(|| AccessKey { id: id.into(), secret: "secret".into(), caller })
+impl Credentials for Keys {
+    async fn access_key(&self, id: &str, session_token: Option<&str>) -> Result<AccessKey, CredentialError> {
+        self.0.access_key(id, session_token).await.map_err(|_| CredentialError::Invalid)
+    }
+
+    async fn secret(&self, id: &str) -> Result<String, CredentialError> {
+        self.0.secret(id).await.map_err(|_| CredentialError::Invalid)
     }
 }
 
@@ -34,6 +56,10 @@ struct Echo;
 
 #[async_trait]
 impl Operations for Echo {
+    async fn authorize(&self, _: &Caller, _: &str, _: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     async fn call(&self, caller: Caller, operation: &str, input: Value) -> Result<Value, ApiError> {
         assert_eq!(caller.user_id, "AIDA");
         match operation {
@@ -58,9 +84,10 @@ async fn stock_clients_work() {
     let folder = tempfile::tempdir().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (s3, artifacts) = s3::service(folder.path().join("s3"), "us-east-1", Arc::new(OneKey)).unwrap();
-    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(OneKey), Arc::new(Echo)).unwrap();
-    let server = server.with_sts(Arc::new(sts::Sts)).with_s3(Arc::new(s3));
+    let (access, account) = (access().await, AccountId("123456789012".into()));
+    let (s3, artifacts) = s3::service(folder.path().join("s3"), "us-east-1", account.clone(), access.clone()).unwrap();
+    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(Keys(access.clone())), Arc::new(Echo)).unwrap();
+    let server = server.with_sts(Arc::new(sts::Sts::new(access))).with_s3(Arc::new(s3));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(listener, async {
         let _ = stopped.await;
@@ -76,7 +103,7 @@ async fn stock_clients_work() {
 
     // What the clients left is what builds read.
     let to = folder.path().join("artifact");
-    assert_eq!(artifacts.read_object("kept", "dir/app.zip", &to, 100).await.unwrap(), 3);
+    assert_eq!(artifacts.read_object(&account, "kept", "dir/app.zip", &to, 100).await.unwrap(), 3);
     assert_eq!(std::fs::read(&to).unwrap(), b"zip");
     stop.send(()).unwrap();
     serving.await.unwrap();

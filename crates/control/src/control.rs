@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::clock::{Clock, SystemClock};
+use crate::access::{self, Access};
+use crate::clock::Clock;
 use crate::config::ControlConfig;
 use crate::image_builder::ImageBuilder;
 use crate::limits::{Buckets, OperationGroup};
@@ -49,6 +50,7 @@ pub enum StartError {
 pub(crate) struct Core {
     pub(crate) config: ControlConfig,
     pub(crate) store: Store,
+    pub(crate) access: Arc<Access>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) builder: Arc<dyn ImageBuilder>,
     pub(crate) tokens: Arc<TokenKeys>,
@@ -71,7 +73,8 @@ pub(crate) struct Core {
 
 /// What control is given to work with.
 pub struct Collaborators {
-    pub store: Store,
+    /// With the records and the clock that all work by.
+    pub access: Arc<Access>,
     pub host: Arc<dyn Host>,
     pub builder: Arc<dyn ImageBuilder>,
     pub tokens: Arc<TokenKeys>,
@@ -87,19 +90,16 @@ pub struct Control {
 impl Control {
     /// Puts records and machines in agreement, then begins its tasks.
     pub async fn start(config: ControlConfig, with: Collaborators) -> Result<Arc<Self>, StartError> {
-        Self::start_with_clock(config, with, Arc::new(SystemClock)).await
-    }
-
-    /// As [`Control::start`], by another clock than the machine's.
-    pub async fn start_with_clock(config: ControlConfig, with: Collaborators, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StartError> {
-        let Collaborators { store, host, builder, tokens, logs, audit } = with;
+        let Collaborators { access, host, builder, tokens, logs, audit } = with;
+        let (store, clock) = (access.store().clone(), access.clock().clone());
         let secret = store.setting_or_insert(SECRET, new_secret).await?;
-        accounts::ensure_access_key(&store, &config.default_account).await.map_err(StartError::AccessKey)?;
+        accounts::ensure_root_key(&store, &config.default_account, clock.now()).await.map_err(StartError::AccessKey)?;
         let builds = Semaphore::new(config.parallel_builds.max(1));
         let rates = Buckets::new(config.limits.rates);
         let core = Arc::new(Core {
             config,
             store,
+            access,
             host,
             builder,
             tokens,
@@ -144,14 +144,18 @@ impl Control {
         taken.map_err(|retry_after_seconds| Refusal::Throttled { group, retry_after_seconds })
     }
 
-    /// The access key with this id.
-    pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
-        self.core.store.access_key(id).await
+    /// Whether the caller's policies allow an operation and what it passes on. Comes before every [`Control::call`].
+    pub async fn authorize(&self, caller: &Caller, operation: &str, input: &Value) -> Result<(), ApiError> {
+        access::operations::authorize(&self.core, caller, operation, input).await
     }
 
-    /// The access key made for the default account at first start.
+    pub fn access(&self) -> Arc<Access> {
+        self.core.access.clone()
+    }
+
+    /// The access key made for the default account's root at first start.
     pub async fn first_access_key(&self) -> Result<AccessKey, StoreError> {
-        accounts::ensure_access_key(&self.core.store, &self.core.config.default_account).await
+        accounts::ensure_root_key(&self.core.store, &self.core.config.default_account, self.core.clock.now()).await
     }
 
     /// Time per step of a MicroVM's last `launch`, `suspend`, `resume` and `terminate`: for each `{"total_ms", "daemon_ms", "steps": [{"name",

@@ -1,6 +1,7 @@
 //! Decides: records, state machines, admission, timers and reconciliation. Never touches the machine; `emberbox-host` does that.
 //!
 //! ```text
+//!  api ──authorize──▶ access/operations ─▶ access/policy
 //!  api ──call──▶ router ─▶ operations/* ─▶ store          (answers at once)
 //!                              │
 //!                              ├─▶ microvm/driver  one task per MicroVM  ──▶ Host
@@ -13,6 +14,7 @@
 //! is finished or undone by `reconcile/orphans.rs` at the next start.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod accounts;
 mod clock;
 mod config;

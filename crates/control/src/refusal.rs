@@ -7,6 +7,7 @@ use emberbox_wire::error::{ApiError, ErrorCode};
 use emberbox_wire::ids::MicrovmId;
 use serde::Serialize;
 
+use crate::access::RoleError;
 use crate::limits::{Limits, OperationGroup, SERVICE_CODE};
 use crate::microvm::state::Conflict;
 
@@ -285,6 +286,8 @@ pub(crate) enum Failure {
     /// Validation let through what the operation cannot read, or an answer cannot be written.
     #[error("members are not of their shape")]
     Shape(#[from] serde_json::Error),
+    #[error(transparent)]
+    Role(RoleError),
     #[error("the daemon is stopping")]
     Stopping,
     #[error("records kept changing while the request was answered")]
@@ -293,9 +296,20 @@ pub(crate) enum Failure {
     Injected(#[from] Injected),
 }
 
+impl From<RoleError> for Failure {
+    fn from(error: RoleError) -> Self {
+        match error {
+            RoleError::Store(error) => Self::Store(error),
+            RoleError::OtherAccount | RoleError::Absent(_) | RoleError::Untrusting(_) => Self::Role(error),
+        }
+    }
+}
+
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Role(RoleError::OtherAccount) => Self::new(ErrorCode::AccessDenied, RoleError::OtherAccount.to_string()),
+            Failure::Role(error) => Self::validation(error.to_string()),
             Failure::Refused(refusal) => refusal.into(),
             Failure::Shape(source) => Self::validation(format!("1 validation error detected: {source}")),
             Failure::Store(_) | Failure::Stopping | Failure::Contended | Failure::Injected(_) => {

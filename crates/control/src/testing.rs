@@ -11,12 +11,14 @@ use emberbox_host::{
     Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine,
     Suspended,
 };
-use emberbox_store::{Store, StoreError, UnixMillis};
+use emberbox_store::{IdentityId, IdentityRecord, IdentitySettings, RoleSettings, Store, StoreError, UnixMillis};
 use emberbox_wire::audit::{AuditEvent, AuditLog};
 use emberbox_wire::ids::AccountId;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, broadcast};
 
+use crate::access::ids::IdOf;
+use crate::access::{Access, OpenAccessError};
 use crate::clock::Clock;
 use crate::config::{ControlConfig, EndpointSettings};
 use crate::control::{Collaborators, Control, StartError};
@@ -353,6 +355,29 @@ impl AuditLog for MemoryAudit {
     }
 }
 
+/// Why a test's control does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartPartsError {
+    #[error(transparent)]
+    Access(#[from] OpenAccessError),
+    #[error(transparent)]
+    Control(#[from] StartError),
+}
+
+/// A role that Lambda may assume, without permissions.
+fn role(account: &AccountId, name: &str) -> IdentityRecord {
+    let trust = r#"{"Statement": {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}}"#;
+    let settings = RoleSettings { trust: trust.into(), description: None, max_session_seconds: 3600 };
+    IdentityRecord {
+        id: IdentityId(IdOf::Role.random()),
+        account: account.clone(),
+        name: name.to_owned(),
+        path: "/".to_owned(),
+        created_at: UnixMillis(0),
+        settings: IdentitySettings::Role(settings),
+    }
+}
+
 /// What the parts of a test's control are, kept to be looked at and to start another control over the same records.
 pub struct Parts {
     pub store: Store,
@@ -366,10 +391,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Fakes around an empty store.
+    /// Fakes around a store with the account 123456789012 and its roles `build` and `run`, which Lambda may assume.
     pub async fn new() -> Result<Self, StoreError> {
+        let (store, account) = (Store::in_memory().await?, AccountId("123456789012".into()));
+        store.insert_account(&account, UnixMillis(0)).await?;
+        for name in ["build", "run"] {
+            store.insert_identity(&role(&account, name)).await?;
+        }
         Ok(Self {
-            store: Store::in_memory().await?,
+            store,
             host: Arc::default(),
             builder: Arc::default(),
             logs: Arc::default(),
@@ -380,7 +410,7 @@ impl Parts {
     }
 
     /// A control over these parts.
-    pub async fn start(&self, endpoint: EndpointSettings) -> Result<Arc<Control>, StartError> {
+    pub async fn start(&self, endpoint: EndpointSettings) -> Result<Arc<Control>, StartPartsError> {
         let config = ControlConfig {
             region: "us-east-1".into(),
             default_account: AccountId("123456789012".into()),
@@ -389,13 +419,13 @@ impl Parts {
             limits: self.limits.clone(),
         };
         let with = Collaborators {
-            store: self.store.clone(),
+            access: Access::open(self.store.clone(), "us-east-1", self.clock.clone()).await?,
             host: self.host.clone(),
             builder: self.builder.clone(),
             tokens: Arc::new(TokenKeys::generate()),
             logs: self.logs.clone(),
             audit: self.audit.clone(),
         };
-        Control::start_with_clock(config, with, self.clock.clone()).await
+        Ok(Control::start(config, with).await?)
     }
 }

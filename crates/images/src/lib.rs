@@ -14,4 +14,4 @@ mod workspace;
 
 pub use artifact::Limits;
 pub use pipeline::{DEFAULT_BUILD_TIMEOUT, Pipeline, Settings};
-pub use source::{ArtifactSource, FetchError};
+pub use source::{ArtifactSource, FetchError, Reader};

@@ -19,7 +19,7 @@ use emberbox_wire::microvms::CodeArtifact;
 use crate::artifact::{Limits, S3Location, Unpacked, unpack};
 use crate::definition::Requirements;
 use crate::reason;
-use crate::source::ArtifactSource;
+use crate::source::{ArtifactSource, Reader};
 use crate::workspace::{self, Workspace};
 
 /// Long enough for a compilation of some size under emulation.
@@ -136,7 +136,8 @@ impl Build<'_> {
             uri.parse().map_err(|wrong| format!("S3_INVALID_OBJECT: The code artifact's URI is not valid: {wrong}."))?;
         let limit = self.pipeline.settings.limits.archive_bytes;
         let source = &self.pipeline.source;
-        let fetched = source.fetch(&self.request.account, &location.bucket, &location.key, &workspace.archive(), limit).await;
+        let reader = Reader { account: &self.request.account, role: &self.request.definition.build_role_arn };
+        let fetched = source.fetch(reader, &location.bucket, &location.key, &workspace.archive(), limit).await;
         let bytes = fetched.map_err(|error| reason::fetch_failed(&location, limit, error))?;
         self.say(format!("{location}: {bytes} bytes"));
         self.ended("build.fetch", begun);

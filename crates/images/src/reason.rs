@@ -25,7 +25,7 @@ pub(crate) fn fetch_failed(location: &S3Location, limit: u64, error: FetchError)
     match error {
         FetchError::NoSuchBucket => format!("S3_NO_SUCH_BUCKET: The bucket {} does not exist.", location.bucket),
         FetchError::NoSuchKey => format!("S3_NO_SUCH_KEY: There is no object {location}."),
-        FetchError::AccessDenied => format!("S3_ACCESS_DENIED: Access to {location} is denied."),
+        FetchError::AccessDenied(why) => format!("S3_ACCESS_DENIED: Access to {location} is denied. {why}."),
         FetchError::TooLarge => format!("S3_INVALID_OBJECT: The object {location} is larger than {limit} bytes."),
         FetchError::InvalidName => format!("S3_INVALID_OBJECT: {location} is not a valid name of an object."),
         FetchError::Io(error) => io_failed("copy the artifact", &error),

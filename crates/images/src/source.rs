@@ -13,8 +13,9 @@ pub enum FetchError {
     NoSuchBucket,
     #[error("the key does not exist")]
     NoSuchKey,
-    #[error("access is denied")]
-    AccessDenied,
+    /// With the words the store has for it.
+    #[error("access is denied: {0}")]
+    AccessDenied(String),
     /// The object is larger than `max_bytes`, whether it says so beforehand or not.
     #[error("the object is too large")]
     TooLarge,
@@ -25,9 +26,17 @@ pub enum FetchError {
     Io(#[from] io::Error),
 }
 
-/// An object store, seen by the account that asked for the image.
+/// With whose permissions an object is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader<'a> {
+    pub account: &'a AccountId,
+    /// ARN of the build role.
+    pub role: &'a str,
+}
+
+/// An object store, seen by the role of a build.
 #[async_trait]
 pub trait ArtifactSource: Send + Sync + 'static {
     /// Copies an object to the file `to`, which does not exist yet, and answers its size. Never writes more than `max_bytes`.
-    async fn fetch(&self, account: &AccountId, bucket: &str, key: &str, to: &Path, max_bytes: u64) -> Result<u64, FetchError>;
+    async fn fetch(&self, reader: Reader<'_>, bucket: &str, key: &str, to: &Path, max_bytes: u64) -> Result<u64, FetchError>;
 }

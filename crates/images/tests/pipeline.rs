@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use emberbox_agent_protocol::HookOutcome;
 use emberbox_control::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
 use emberbox_host::*;
-use emberbox_images::{ArtifactSource, FetchError, Limits, Pipeline, Settings};
+use emberbox_images::{ArtifactSource, FetchError, Limits, Pipeline, Reader, Settings};
 use emberbox_wire::ids::AccountId;
 use emberbox_wire::microvms::{CodeArtifact, HookState, Hooks, ImageDefinition, MicrovmImageHooks, Resources};
 use support::{dockerfile, file, zip};
@@ -102,7 +102,7 @@ struct FakeSource(Mutex<Option<Result<Vec<u8>, FetchError>>>);
 
 #[async_trait]
 impl ArtifactSource for FakeSource {
-    async fn fetch(&self, account: &AccountId, bucket: &str, key: &str, to: &Path, _: u64) -> Result<u64, FetchError> {
+    async fn fetch(&self, reader: Reader<'_>, bucket: &str, key: &str, to: &Path, _: u64) -> Result<u64, FetchError> {
         assert_eq!((account.0.as_str(), bucket, key), ("000000000000", "bucket", "app.zip"));
         let bytes = self.0.lock().unwrap().take().unwrap()?;
         std::fs::write(to, &bytes)?;

@@ -6,9 +6,9 @@
 //! One connection writes, so transactions never conflict; others read beside it (WAL). A commit is on the disk when it returns (`synchronous=FULL`).
 #![forbid(unsafe_code)]
 
-mod access_keys;
 mod codec;
 mod connectors;
+mod iam;
 mod idempotency;
 mod images;
 mod journal;
@@ -30,6 +30,10 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 pub use connectors::{ConnectorRecord, ConnectorVersionRecord};
+pub use iam::{
+    AccessKeyRecord, AccountRecord, IdentityId, IdentityKind, IdentityRecord, IdentitySettings, ManagedPolicyRecord, PolicyVersionRecord,
+    RoleSettings, Written,
+};
 pub use idempotency::{ClientToken, Commit};
 pub use images::{NewImage, VersionChange, VersionOutcome};
 pub use journal::JournalDamage;

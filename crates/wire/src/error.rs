@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 pub enum ErrorCode {
     AccessDenied,
     Conflict,
+    /// Temporary credentials whose time is over.
+    ExpiredToken,
     IncompleteSignature,
     InsufficientCapacity,
     InternalServer,
@@ -35,6 +37,7 @@ impl ErrorCode {
         match self {
             Self::AccessDenied => "AccessDeniedException",
             Self::Conflict => "ConflictException",
+            Self::ExpiredToken => "ExpiredTokenException",
             Self::IncompleteSignature => "IncompleteSignatureException",
             Self::InsufficientCapacity => "InsufficientCapacityException",
             Self::InternalServer => "InternalServerException",
@@ -65,6 +68,7 @@ impl ErrorCode {
             | Self::Serialization => 400,
             Self::ServiceQuotaExceeded => 402,
             Self::AccessDenied
+            | Self::ExpiredToken
             | Self::InvalidClientTokenId
             | Self::InvalidSignature
             | Self::MissingAuthenticationToken

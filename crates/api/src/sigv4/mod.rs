@@ -4,22 +4,26 @@
 //! together with its chunked bodies. Never logs or returns a secret, and tells a client no more than AWS does.
 //!
 //! Phases: [`parse`] what the request claims → look the key up → [`clock`] → [`canonical`] request and signature → compare in constant time.
+//!
+//! A request that is seen again within the five minutes of its signature is answered again, as AWS does (documented): two equal requests of one second
+//! carry one signature, so they cannot be told from a replay. Operations that must not happen twice have client tokens.
 
 pub mod canonical;
 pub mod clock;
+mod keys;
 pub mod parse;
 
 use emberbox_wire::caller::AccessKey;
 use emberbox_wire::error::{ApiError, ErrorCode};
-use hmac::{Hmac, Mac};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 
+pub use keys::SigningKeys;
 pub use parse::{Claim, Form, Scope};
 
-use crate::services::Credentials;
+use crate::services::{CredentialError, Credentials};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -32,15 +36,16 @@ pub async fn verify(
     parts: &Parts,
     body: &[u8],
     credentials: &dyn Credentials,
+    signing_keys: &SigningKeys,
     now: OffsetDateTime,
 ) -> Result<(AccessKey, Scope), ApiError> {
     let claim = Claim::of(parts)?.ok_or_else(missing)?;
-    let key = credentials.access_key(&claim.access_key_id).await.ok_or_else(unknown_key)?;
+    let key = credentials.access_key(&claim.access_key_id, claim.session_token.as_deref()).await.map_err(not_a_key)?;
     clock::check(&claim, now)?;
     let body_hash = hex::encode(Sha256::digest(body));
     check_declared_hash(parts, &claim, &body_hash)?;
     let canonical = canonical::request(parts, &claim, &body_hash)?;
-    let expected = signature(&key.secret, &claim, &canonical);
+    let expected = signature(&signing_keys.of(&key, &claim.scope), &claim, &canonical);
     if !bool::from(expected.as_bytes().ct_eq(claim.signature.as_bytes())) {
         return Err(ApiError::new(ErrorCode::InvalidSignature, MISMATCH));
     }
@@ -51,8 +56,14 @@ fn missing() -> ApiError {
     ApiError::new(ErrorCode::MissingAuthenticationToken, "Missing Authentication Token")
 }
 
-fn unknown_key() -> ApiError {
-    ApiError::new(ErrorCode::InvalidClientTokenId, "The security token included in the request is invalid.")
+fn not_a_key(error: CredentialError) -> ApiError {
+    match error {
+        CredentialError::Invalid => {
+            ApiError::new(ErrorCode::InvalidClientTokenId, "The security token included in the request is invalid.")
+        }
+        CredentialError::Expired => ApiError::new(ErrorCode::ExpiredToken, "The security token included in the request is expired"),
+        CredentialError::Unavailable => ApiError::internal(),
+    }
 }
 
 /// A body hash the client declares must be the body's; a presigned URL may leave the payload unsigned only by declaring nothing of it (ours: AWS takes
@@ -67,7 +78,7 @@ fn check_declared_hash(parts: &Parts, claim: &Claim, body_hash: &str) -> Result<
     }
 }
 
-fn signature(secret: &str, claim: &Claim, canonical_request: &str) -> String {
+fn signature(signing_key: &[u8], claim: &Claim, canonical_request: &str) -> String {
     let scope = &claim.scope;
     let string_to_sign = format!(
         "{ALGORITHM}\n{}\n{}/{}/{}/aws4_request\n{}",
@@ -77,17 +88,7 @@ fn signature(secret: &str, claim: &Claim, canonical_request: &str) -> String {
         scope.service,
         hex::encode(Sha256::digest(canonical_request))
     );
-    let date = hmac(format!("AWS4{secret}").as_bytes(), &scope.date);
-    let region = hmac(&date, &scope.region);
-    let service = hmac(&region, &scope.service);
-    let signing = hmac(&service, "aws4_request");
-    hex::encode(hmac(&signing, &string_to_sign))
-}
-
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
+    hex::encode(keys::hmac(signing_key, &string_to_sign))
 }
 
 #[cfg(test)]

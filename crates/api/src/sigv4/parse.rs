@@ -7,7 +7,7 @@ use super::ALGORITHM;
 use crate::routing::query_pairs;
 
 /// `<date>/<region>/<service>/aws4_request`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// `YYYYMMDD`.
     pub date: String,
@@ -34,6 +34,8 @@ pub struct Claim {
     pub timestamp: String,
     /// `X-Amz-Content-Sha256` of the query form.
     pub content_sha256: Option<String>,
+    /// `X-Amz-Security-Token`, which temporary credentials bring.
+    pub session_token: Option<String>,
     pub form: Form,
 }
 
@@ -75,7 +77,9 @@ impl Claim {
             ];
             return Err(incomplete(&lacks.iter().filter(|(lacking, _)| *lacking).map(|(_, text)| *text).collect::<Vec<_>>().join(" ")));
         };
-        Self::new(&credential, &headers, signature, timestamp, None, Form::Header)
+        let session_token = parts.headers.get("x-amz-security-token").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let claim = Self::new(&credential, &headers, signature, timestamp, Form::Header)?;
+        Ok(Self { session_token, ..claim })
     }
 
     fn from_query(query: &[(String, String)]) -> Result<Self, ApiError> {
@@ -85,30 +89,23 @@ impl Claim {
             return Err(incomplete(&format!("X-Amz-Algorithm only supports \"{ALGORITHM}\".")));
         }
         let expires_seconds = field("X-Amz-Expires")?.parse().map_err(|_| incomplete("X-Amz-Expires should be a number of seconds."))?;
-        Self::new(
+        let claim = Self::new(
             &field("X-Amz-Credential")?,
             &field("X-Amz-SignedHeaders")?,
             field("X-Amz-Signature")?,
             field("X-Amz-Date")?,
-            find("X-Amz-Content-Sha256"),
             Form::Presigned { expires_seconds },
-        )
+        )?;
+        Ok(Self { content_sha256: find("X-Amz-Content-Sha256"), session_token: find("X-Amz-Security-Token"), ..claim })
     }
 
-    fn new(
-        credential: &str,
-        headers: &str,
-        signature: String,
-        timestamp: String,
-        content_sha256: Option<String>,
-        form: Form,
-    ) -> Result<Self, ApiError> {
+    fn new(credential: &str, headers: &str, signature: String, timestamp: String, form: Form) -> Result<Self, ApiError> {
         let (access_key_id, scope) = parse_credential(credential)?;
         let signed_headers: Vec<String> = headers.split(';').map(str::to_owned).collect();
         if !signed_headers.iter().any(|name| name == "host") {
             return Err(ApiError::new(ErrorCode::InvalidSignature, "'Host' must be a 'SignedHeader' in the AWS Authorization."));
         }
-        Ok(Self { access_key_id, scope, signed_headers, signature, timestamp, content_sha256, form })
+        Ok(Self { access_key_id, scope, signed_headers, signature, timestamp, content_sha256: None, session_token: None, form })
     }
 }
 

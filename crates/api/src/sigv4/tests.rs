@@ -24,10 +24,18 @@ struct OneKey;
 
 #[async_trait]
 impl Credentials for OneKey {
-    async fn access_key(&self, id: &str) -> Option<AccessKey> {
-        let caller =
-            Caller { account: AccountId("123456789012".into()), arn: "arn:aws:iam::123456789012:root".into(), user_id: "u".into() };
-        (id == KEY_ID).then(|| AccessKey { id: id.into(), secret: SECRET.into(), caller })
+    async fn access_key(&self, id: &str, session_token: Option<&str>) -> Result<AccessKey, CredentialError> {
+        let secret = self.secret(id).await?;
+        let caller = Caller::root(AccountId("123456789012".into()), id);
+        match session_token {
+            Some("expired") => Err(CredentialError::Expired),
+            None | Some("token/+=") => Ok(AccessKey { id: id.into(), secret, caller }),
+            Some(_) => Err(CredentialError::Invalid),
+        }
+    }
+
+    async fn secret(&self, id: &str) -> Result<String, CredentialError> {
+        if id == KEY_ID { Ok(SECRET.into()) } else { Err(CredentialError::Invalid) }
     }
 }
 
@@ -40,6 +48,7 @@ struct Case<'a> {
     headers: Vec<(&'static str, &'static str)>,
     key_id: &'a str,
     secret: &'a str,
+    token: Option<&'a str>,
     presigned: Option<Duration>,
     hash_header: bool,
 }
@@ -53,6 +62,7 @@ impl Default for Case<'_> {
             headers: vec![("content-type", "application/json"), ("x-custom", "  two   words ")],
             key_id: KEY_ID,
             secret: SECRET,
+            token: None,
             presigned: None,
             hash_header: true,
         }
@@ -61,7 +71,7 @@ impl Default for Case<'_> {
 
 impl Case<'_> {
     fn signed(&self) -> Parts {
-        let identity = aws_credential_types::Credentials::new(self.key_id, self.secret, None, None, "test").into();
+        let identity = aws_credential_types::Credentials::new(self.key_id, self.secret, self.token.map(str::to_owned), None, "test").into();
         let mut settings = SigningSettings::default();
         if self.hash_header {
             settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -101,7 +111,7 @@ fn at(seconds: u64) -> OffsetDateTime {
 
 fn check_at(parts: &Parts, body: &[u8], seconds: u64) -> Result<AccessKey, ApiError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(verify(parts, body, &OneKey, at(seconds))).map(|(key, _)| key)
+    runtime.block_on(verify(parts, body, &OneKey, &SigningKeys::default(), at(seconds))).map(|(key, _)| key)
 }
 
 fn check(parts: &Parts, body: &[u8]) -> Result<AccessKey, ApiError> {
@@ -233,6 +243,32 @@ fn clocks_may_differ_by_five_minutes() {
     let presigned = Case { presigned: Some(Duration::from_secs(3600)), ..Case::default() }.signed();
     check_at(&presigned, b"{}", NOW + 3600).unwrap();
     assert_eq!(check_at(&presigned, b"{}", NOW + 3601).unwrap_err().code, ErrorCode::RequestExpired);
+}
+
+#[test]
+fn session_tokens_come_in_the_header_or_the_query() {
+    for presigned in [None, Some(Duration::from_secs(60))] {
+        let of = |token| check(&Case { token: Some(token), presigned, ..Case::default() }.signed(), b"{}");
+        of("token/+=").unwrap();
+        assert_eq!(of("other").unwrap_err().code, ErrorCode::InvalidClientTokenId);
+        let expired = of("expired").unwrap_err();
+        assert_eq!((expired.code.shape(), expired.code.status()), ("ExpiredTokenException", 403));
+        assert_eq!(expired.message, "The security token included in the request is expired");
+    }
+}
+
+#[test]
+fn signing_keys_are_kept_for_their_scope() {
+    let keys = SigningKeys::default();
+    let key = AccessKey { id: KEY_ID.into(), secret: SECRET.into(), caller: Caller::root(AccountId("1".into()), KEY_ID) };
+    let scope = |region: &str| Scope { date: "20150830".into(), region: region.into(), service: "iam".into() };
+    // AWS's published example of a derived key.
+    let published = "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9";
+    let example = AccessKey { id: "AKIDEXAMPLE".into(), secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into(), ..key.clone() };
+    for _ in 0..2 {
+        assert_eq!(hex::encode(keys.of(&example, &scope("us-east-1"))), published);
+    }
+    assert_ne!(keys.of(&key, &scope("us-east-1")), keys.of(&key, &scope("us-east-2")));
 }
 
 #[test]

@@ -5,9 +5,9 @@
 //! lists no ETags, deletes buckets that are not empty, and leaves an object's metadata behind when the object goes.
 //!
 //! No client's string ever becomes a path, but for bucket names that [`store::Store::create_bucket`] has let through. ACLs, versions, tags, lifecycle
-//! and encryption are not there and say so (`NotImplemented`). Every key of the daemon may do everything: bucket names are global to the daemon (ours).
+//! and encryption are not there and say so (`NotImplemented`). [`access`] decides who may do what.
 
-mod auth;
+mod access;
 mod checksums;
 mod list;
 mod multipart;
@@ -21,7 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use emberbox_api::{Credentials, ResponseBody, StreamingService};
+use emberbox_api::{ResponseBody, StreamingService};
+use emberbox_control::access::Access;
+use emberbox_wire::ids::AccountId;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -29,10 +31,16 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 pub use reader::{ArtifactReader, ReadObjectError};
 pub use store::{Store, StoreError};
 
-/// Opens the store below `root` (made if need be) and serves it. Blocks for as long as reading the records takes, so call it at start.
-pub fn service(root: PathBuf, region: &str, credentials: Arc<dyn Credentials>) -> Result<(Service, ArtifactReader), StoreError> {
-    let store = Arc::new(Store::open(root)?);
-    Ok((Service::new(store.clone(), region, credentials), ArtifactReader::new(store)))
+/// Opens the store below `root` (made if need be) and serves it. Blocks for as long as reading the records takes, so call it at start. Buckets that were
+/// made before there were accounts are `default_account`'s.
+pub fn service(
+    root: PathBuf,
+    region: &str,
+    default_account: AccountId,
+    access: Arc<Access>,
+) -> Result<(Service, ArtifactReader), StoreError> {
+    let store = Arc::new(Store::open(root, default_account)?);
+    Ok((Service::new(store.clone(), region, access), ArtifactReader::new(store)))
 }
 
 /// Plugs into `emberbox_api::Server::with_s3`.
@@ -40,9 +48,11 @@ pub fn service(root: PathBuf, region: &str, credentials: Arc<dyn Credentials>) -
 pub struct Service(S3Service);
 
 impl Service {
-    pub fn new(store: Arc<Store>, region: &str, credentials: Arc<dyn Credentials>) -> Self {
-        let mut builder = S3ServiceBuilder::new(operations::Operations::new(store, region));
-        builder.set_auth(auth::Keys(credentials));
+    pub fn new(store: Arc<Store>, region: &str, access: Arc<Access>) -> Self {
+        let gate = access::Gate::new(access, store.clone());
+        let mut builder = S3ServiceBuilder::new(operations::Operations::new(store, gate.clone(), region));
+        builder.set_auth(gate.clone());
+        builder.set_access(gate);
         Self(builder.build())
     }
 }

@@ -9,16 +9,19 @@ use std::sync::Arc;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
+use super::access::{Gate, caller};
 use super::store::{Store, StoreError};
+pub(super) use objects::source;
 
 pub(super) struct Operations {
     store: Arc<Store>,
+    gate: Gate,
     region: String,
 }
 
 impl Operations {
-    pub(super) fn new(store: Arc<Store>, region: &str) -> Self {
-        Self { store, region: region.to_owned() }
+    pub(super) fn new(store: Arc<Store>, gate: Gate, region: &str) -> Self {
+        Self { store, gate, region: region.to_owned() }
     }
 
     /// Runs what blocks where it may.
@@ -36,6 +39,11 @@ impl From<StoreError> for S3Error {
             StoreError::BucketExists => {
                 s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded and you already own it.")
             }
+            StoreError::BucketNameTaken => s3_error!(
+                BucketAlreadyExists,
+                "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different \
+                 name and try again."
+            ),
             StoreError::BucketNotEmpty => s3_error!(BucketNotEmpty, "The bucket you tried to delete is not empty"),
             StoreError::NoSuchKey => s3_error!(NoSuchKey, "The specified key does not exist."),
             StoreError::NoSuchUpload => s3_error!(
@@ -57,6 +65,7 @@ impl From<StoreError> for S3Error {
 #[async_trait::async_trait]
 impl S3 for Operations {
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+        let owner = caller(&request)?.account;
         let CreateBucketInput { bucket, create_bucket_configuration, .. } = request.input;
         let constraint = create_bucket_configuration.and_then(|configuration| configuration.location_constraint);
         if let Some(constraint) = constraint.filter(|constraint| constraint.as_str() != self.region) {
@@ -67,7 +76,7 @@ impl S3 for Operations {
             ));
         }
         let location = format!("/{bucket}");
-        self.blocking(move |store| Ok(store.create_bucket(&bucket)?)).await?;
+        self.blocking(move |store| Ok(store.create_bucket(&bucket, &owner)?)).await?;
         Ok(S3Response::new(CreateBucketOutput { location: Some(location) }))
     }
 
@@ -89,11 +98,12 @@ impl S3 for Operations {
     }
 
     async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+        let account = caller(&request)?.account;
         let prefix = request.input.prefix;
         let wanted = prefix.as_deref().unwrap_or_default();
         let index = self.store.index();
-        let buckets =
-            index.iter().filter(|(name, _)| name.starts_with(wanted)).map(|(name, bucket)| answers::bucket(name, bucket)).collect();
+        let own = index.iter().filter(|(name, bucket)| name.starts_with(wanted) && *self.store.owner_of(bucket) == account);
+        let buckets = own.map(|(name, bucket)| answers::bucket(name, bucket)).collect();
         let output = ListBucketsOutput { buckets: Some(buckets), prefix: prefix.clone(), ..Default::default() };
         Ok(S3Response::new(output))
     }
@@ -130,7 +140,9 @@ impl S3 for Operations {
 
     async fn delete_objects(&self, request: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
         self.store.bucket_exists(&request.input.bucket)?;
-        self.blocking(move |store| Ok(objects::delete_many(store, request.input))).await.map(S3Response::new)
+        let keys = request.input.delete.objects.iter().map(|object| object.key.clone()).collect();
+        let undeletable = self.gate.undeletable(&caller(&request)?, &request.input.bucket, keys).await?;
+        self.blocking(move |store| Ok(objects::delete_many(store, request.input, &undeletable))).await.map(S3Response::new)
     }
 
     async fn create_multipart_upload(

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use emberbox_wire::ids::AccountId;
 use s3s::path::{check_bucket_name, check_key};
 
 use super::store::{Store, StoreError};
@@ -15,6 +16,8 @@ pub enum ReadObjectError {
     NoSuchBucket,
     #[error("the key does not exist")]
     NoSuchKey,
+    #[error("the bucket is another account's")]
+    OtherAccount,
     #[error("the object has {size} bytes, more than the {limit} allowed")]
     TooLarge { size: u64, limit: u64 },
     #[error("that is not the name of a bucket and a key")]
@@ -31,8 +34,18 @@ impl ArtifactReader {
         Self(store)
     }
 
-    /// Copies an object to the file `to` (created or truncated) and returns its size in bytes. On an error `to` may hold a part of it.
-    pub async fn read_object(&self, bucket: &str, key: &str, to: &Path, max_bytes: u64) -> Result<u64, ReadObjectError> {
+    /// Copies an object of the account's to the file `to` (created or truncated) and returns its size in bytes. On an error `to` may hold a part of it.
+    pub async fn read_object(
+        &self,
+        account: &AccountId,
+        bucket: &str,
+        key: &str,
+        to: &Path,
+        max_bytes: u64,
+    ) -> Result<u64, ReadObjectError> {
+        if self.0.owner(bucket).is_some_and(|owner| owner != *account) {
+            return Err(ReadObjectError::OtherAccount);
+        }
         let (store, bucket, key, to) = (self.0.clone(), bucket.to_owned(), key.to_owned(), to.to_owned());
         let copy = tokio::task::spawn_blocking(move || read(&store, &bucket, &key, &to, max_bytes));
         copy.await.unwrap_or_else(|panic| Err(ReadObjectError::Io(io::Error::other(panic))))

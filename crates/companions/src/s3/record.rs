@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use emberbox_wire::ids::AccountId;
 use s3s::dto::{ETag, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,6 +11,9 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BucketRecord {
     pub created: Moment,
+    /// Absent in records from before there were accounts.
+    #[serde(default)]
+    pub owner: Option<AccountId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use emberbox_wire::ids::AccountId;
 use s3s::path::check_bucket_name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,8 @@ pub enum StoreError {
     InvalidBucketName,
     #[error("the bucket exists already")]
     BucketExists,
+    #[error("another account has a bucket of this name")]
+    BucketNameTaken,
     #[error("the bucket is not empty")]
     BucketNotEmpty,
     #[error("the key does not exist")]
@@ -54,6 +57,8 @@ pub(super) struct Bucket {
 
 pub struct Store {
     root: PathBuf,
+    /// Owns the buckets whose records name no owner.
+    legacy_owner: AccountId,
     index: RwLock<BTreeMap<String, Bucket>>,
     commit: Mutex<()>,
 }
@@ -74,7 +79,7 @@ impl Drop for Staged {
 }
 
 impl Store {
-    pub fn open(root: PathBuf) -> Result<Self, StoreError> {
+    pub fn open(root: PathBuf, legacy_owner: AccountId) -> Result<Self, StoreError> {
         match fs::remove_dir_all(root.join("staging")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -82,7 +87,7 @@ impl Store {
         for folder in ["buckets", "data", "uploads", "staging"] {
             fs::create_dir_all(root.join(folder))?;
         }
-        let store = Self { index: RwLock::new(load(&root)?), root, commit: Mutex::new(()) };
+        let store = Self { index: RwLock::new(load(&root)?), root, legacy_owner, commit: Mutex::new(()) };
         store.sweep()?;
         Ok(store)
     }
@@ -99,15 +104,26 @@ impl Store {
         self.commit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn create_bucket(&self, name: &str) -> Result<(), StoreError> {
+    /// Whose a bucket is; `None` when there is none of this name.
+    pub fn owner(&self, bucket: &str) -> Option<AccountId> {
+        self.index().get(bucket).map(|bucket| self.owner_of(bucket).clone())
+    }
+
+    pub(super) fn owner_of<'b>(&'b self, bucket: &'b Bucket) -> &'b AccountId {
+        bucket.record.owner.as_ref().unwrap_or(&self.legacy_owner)
+    }
+
+    pub fn create_bucket(&self, name: &str, owner: &AccountId) -> Result<(), StoreError> {
         let _turn = self.commit();
         if !check_bucket_name(name) {
             return Err(StoreError::InvalidBucketName);
         }
-        if self.index().contains_key(name) {
-            return Err(StoreError::BucketExists);
+        match self.owner(name) {
+            Some(other) if other != *owner => return Err(StoreError::BucketNameTaken),
+            Some(_) => return Err(StoreError::BucketExists),
+            None => {}
         }
-        let record = BucketRecord { created: Moment::now() };
+        let record = BucketRecord { created: Moment::now(), owner: Some(owner.clone()) };
         fs::create_dir_all(self.bucket(name).join("objects"))?;
         self.write_record(&self.bucket(name).join("bucket.json"), &record)?;
         self.index_mut().insert(name.into(), Bucket { record, objects: Objects::new() });

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use emberbox_wire::ids::AccountId;
 use proptest::prelude::*;
 
 use super::list::{Query, page};
@@ -33,6 +34,10 @@ fn put(store: &Store, bucket: &str, key: &str, bytes: &[u8]) -> Result<(), Store
     store.put(bucket, record(key, bytes.len()), &staged, |_| true).map(drop)
 }
 
+fn owner() -> AccountId {
+    AccountId("123456789012".into())
+}
+
 fn files(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
 }
@@ -40,17 +45,22 @@ fn files(folder: &Path) -> usize {
 #[tokio::test]
 async fn artifacts_are_read_and_refusals_told_apart() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(folder.path().join("s3")).unwrap());
-    store.create_bucket("bucket").unwrap();
+    let store = Arc::new(Store::open(folder.path().join("s3"), owner()).unwrap());
+    store.create_bucket("bucket", &owner()).unwrap();
     put(&store, "bucket", "app.zip", b"12345").unwrap();
     let (reader, to) = (ArtifactReader::new(store), folder.path().join("to"));
-    assert_eq!(reader.read_object("bucket", "app.zip", &to, 5).await.unwrap(), 5);
+    assert_eq!(reader.read_object(&owner(), "bucket", "app.zip", &to, 5).await.unwrap(), 5);
     assert_eq!(fs::read(&to).unwrap(), b"12345");
-    assert!(matches!(reader.read_object("bucket", "app.zip", &to, 4).await, Err(ReadObjectError::TooLarge { size: 5, limit: 4 })));
-    assert!(matches!(reader.read_object("bucket", "no", &to, 9).await, Err(ReadObjectError::NoSuchKey)));
-    assert!(matches!(reader.read_object("other", "app.zip", &to, 9).await, Err(ReadObjectError::NoSuchBucket)));
+    assert!(matches!(
+        reader.read_object(&owner(), "bucket", "app.zip", &to, 4).await,
+        Err(ReadObjectError::TooLarge { size: 5, limit: 4 })
+    ));
+    assert!(matches!(reader.read_object(&owner(), "bucket", "no", &to, 9).await, Err(ReadObjectError::NoSuchKey)));
+    assert!(matches!(reader.read_object(&owner(), "other", "app.zip", &to, 9).await, Err(ReadObjectError::NoSuchBucket)));
+    let other = AccountId("210987654321".into());
+    assert!(matches!(reader.read_object(&other, "bucket", "app.zip", &to, 9).await, Err(ReadObjectError::OtherAccount)));
     for (bucket, key) in [("..", "x"), ("a/b", "x"), ("bucket", ""), ("BUCKET", "x")] {
-        assert!(matches!(reader.read_object(bucket, key, &to, 9).await, Err(ReadObjectError::InvalidName)), "{bucket} {key}");
+        assert!(matches!(reader.read_object(&owner(), bucket, key, &to, 9).await, Err(ReadObjectError::InvalidName)), "{bucket} {key}");
     }
 }
 
@@ -58,9 +68,9 @@ async fn artifacts_are_read_and_refusals_told_apart() {
 fn keys_are_never_paths() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("s3");
-    let store = Store::open(root.clone()).unwrap();
-    store.create_bucket("bucket").unwrap();
-    store.create_bucket("other").unwrap();
+    let store = Store::open(root.clone(), owner()).unwrap();
+    store.create_bucket("bucket", &owner()).unwrap();
+    store.create_bucket("other", &owner()).unwrap();
     let keys = ["a", "a/b", "a/../../other/x", "../../../escaped", "/etc/passwd", ".", "a/"];
     for key in keys {
         put(&store, "bucket", key, key.as_bytes()).unwrap();
@@ -69,15 +79,15 @@ fn keys_are_never_paths() {
     assert_eq!(files(&root.join("buckets/bucket/objects")), keys.len());
     assert_eq!(files(&root.join("buckets/other/objects")), 0);
     assert!(matches!(put(&store, "../x", "k", b""), Err(StoreError::NoSuchBucket)));
-    assert!(matches!(store.create_bucket("../x"), Err(StoreError::InvalidBucketName)));
+    assert!(matches!(store.create_bucket("../x", &owner()), Err(StoreError::InvalidBucketName)));
 }
 
 #[test]
 fn the_store_survives_a_restart_and_sweeps_what_nothing_names() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
-    let store = Store::open(root.clone()).unwrap();
-    store.create_bucket("bucket").unwrap();
+    let store = Store::open(root.clone(), owner()).unwrap();
+    store.create_bucket("bucket", &owner()).unwrap();
     put(&store, "bucket", "kept", b"old").unwrap();
     put(&store, "bucket", "kept", b"new").unwrap();
     put(&store, "bucket", "gone", b"x").unwrap();
@@ -90,7 +100,7 @@ fn the_store_survives_a_restart_and_sweeps_what_nothing_names() {
     fs::create_dir_all(root.join("buckets/half-made/objects")).unwrap();
     drop(store);
 
-    let store = Store::open(root.clone()).unwrap();
+    let store = Store::open(root.clone(), owner()).unwrap();
     assert_eq!((files(&root.join("data")), files(&root.join("staging")), files(&root.join("buckets"))), (1, 0, 1));
     let (record, bytes) = store.open_object("bucket", "kept").unwrap();
     assert_eq!((record.size, std::io::read_to_string(bytes).unwrap().as_str()), (3, "new"));
@@ -101,10 +111,26 @@ fn the_store_survives_a_restart_and_sweeps_what_nothing_names() {
 }
 
 #[test]
+fn buckets_have_owners() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().to_owned(), owner()).unwrap();
+    let other = AccountId("210987654321".into());
+    store.create_bucket("mine", &other).unwrap();
+    assert!(matches!(store.create_bucket("mine", &other), Err(StoreError::BucketExists)));
+    assert!(matches!(store.create_bucket("mine", &owner()), Err(StoreError::BucketNameTaken)));
+    // A record of the time before accounts.
+    fs::create_dir_all(folder.path().join("buckets/old/objects")).unwrap();
+    fs::write(folder.path().join("buckets/old/bucket.json"), r#"{"created": 1}"#).unwrap();
+    drop(store);
+    let store = Store::open(folder.path().to_owned(), owner()).unwrap();
+    assert_eq!((store.owner("mine"), store.owner("old"), store.owner("none")), (Some(other), Some(owner()), None));
+}
+
+#[test]
 fn a_refused_condition_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path().to_owned()).unwrap();
-    store.create_bucket("bucket").unwrap();
+    let store = Store::open(folder.path().to_owned(), owner()).unwrap();
+    store.create_bucket("bucket", &owner()).unwrap();
     put(&store, "bucket", "k", b"one").unwrap();
     let staged = store.stage();
     fs::write(staged.path(), b"two").unwrap();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use emberbox_host::MachineId;
 use emberbox_store::{MicrovmRecord, Phase, RunSettings, UnixMillis};
+use emberbox_wire::arn::ImageArn;
 use emberbox_wire::ids::{AccountId, MicrovmId};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -77,6 +78,7 @@ pub(crate) struct Command {
 pub(crate) struct Handle {
     pub(crate) id: MicrovmId,
     pub(crate) account: AccountId,
+    pub(crate) image: ImageArn,
     pub(crate) address: Option<Ipv4Addr>,
     pub(crate) endpoint: String,
     pub(crate) settings: Arc<RunSettings>,
@@ -96,6 +98,7 @@ impl Handle {
         Self {
             id: record.id,
             account: record.account.clone(),
+            image: record.image_arn.clone(),
             address: record.address,
             endpoint: record.endpoint.to_string(),
             settings: Arc::new(record.settings.clone()),

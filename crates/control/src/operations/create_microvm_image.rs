@@ -31,6 +31,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
 
     let now = core.clock.now();
     let arn = ImageArn { region: region.clone(), account: caller.account.clone(), name: request.name };
+    core.access.passable(&caller.account, &definition.build_role_arn, &arn.to_string()).await?;
     let image = ImageRecord { id: ImageId(Uuid::new_v4()), arn, state: ImageState::Creating, created_at: now, updated_at: now };
     let (version, build) = definition::new_version(image.id, ImageVersion::FIRST, definition, now);
     let answer = views::image_with_version(&image, LatestVersions::default(), &version, &tags)?;

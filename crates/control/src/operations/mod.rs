@@ -31,6 +31,6 @@ pub(crate) mod update_microvm_image;
 pub(crate) mod update_microvm_image_version;
 pub(crate) mod update_network_connector;
 
-mod connector_lookup;
+pub(crate) mod connector_lookup;
 pub(crate) mod definition;
 mod lookup;

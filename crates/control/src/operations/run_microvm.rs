@@ -30,6 +30,9 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let request: RunMicrovmRequest = serde_json::from_value(input)?;
     connectors::refuse_customers(core, caller, request.egress_network_connectors.as_deref()).await?;
     let (arn, settings) = admit(&core.config.region, &request)?;
+    if let Some(role) = &settings.execution_role_arn {
+        core.access.passable(&caller.account, role, &arn.to_string()).await?;
+    }
     for _ in 0..ADDRESS_ATTEMPTS {
         let version = launchable(core, caller, &arn, &request).await?;
         let record = new_record(core, caller, &arn, &version, settings.clone());

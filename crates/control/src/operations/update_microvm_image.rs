@@ -36,6 +36,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     connectors::refuse_customers(core, caller, request.definition.egress_network_connectors.as_deref()).await?;
     let region = &core.config.region;
     let definition = definition::admit(region, &managed::arns(region, &*core.host), request.definition)?;
+    core.access.passable(&caller.account, &definition.build_role_arn, &image.arn.to_string()).await?;
 
     let now = core.clock.now();
     let number = core.store.newest_version(image.id).await?.map_or(ImageVersion::FIRST, ImageVersion::next);

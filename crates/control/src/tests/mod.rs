@@ -39,7 +39,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn caller(account: &str) -> Caller {
-    Caller { account: AccountId(account.into()), arn: format!("arn:aws:iam::{account}:root"), user_id: account.into() }
+    Caller::root(AccountId(account.into()), "AKIAROOT")
 }
 
 pub(crate) fn definition() -> Value {

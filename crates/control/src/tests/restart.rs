@@ -121,5 +121,5 @@ async fn client_tokens_page_tokens_and_keys_survive() {
     assert_eq!(world.ok("RunMicrovm", request).await, first);
     let next = world.ok("ListMicrovms", json!({"maxResults": 1, "nextToken": page["nextToken"]})).await;
     assert_eq!(next["items"][0]["microvmId"], first["microvmId"]);
-    assert_eq!(world.control.access_key(&key.id).await.unwrap(), Some(key));
+    assert_eq!(world.control.access().access_key(&key.id, None).await.unwrap(), key);
 }

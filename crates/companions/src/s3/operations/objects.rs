@@ -1,5 +1,6 @@
 //! Objects: put, get, head, copy, delete.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::SeekFrom;
 use std::sync::Arc;
@@ -187,7 +188,7 @@ fn described(record: &ObjectRecord, with_checksums: bool) -> HeadObjectOutput {
 }
 
 /// Bucket and key a copy reads from.
-pub(super) fn source(source: CopySource) -> S3Result<(String, String)> {
+pub(in crate::s3) fn source(source: CopySource) -> S3Result<(String, String)> {
     match source {
         CopySource::Bucket { bucket, key, version_id: None } => Ok((bucket.into(), key.into())),
         _ => Err(s3_error!(NotImplemented, "Copies are made from a bucket and key without a version.")),
@@ -230,9 +231,15 @@ pub(super) async fn copy(operations: &Operations, input: CopyObjectInput) -> S3R
     Ok(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() })
 }
 
-pub(super) fn delete_many(store: &Store, input: DeleteObjectsInput) -> DeleteObjectsOutput {
+/// `undeletable`: keys the caller may not delete, with the reason.
+pub(super) fn delete_many(store: &Store, input: DeleteObjectsInput, undeletable: &HashMap<String, String>) -> DeleteObjectsOutput {
     let (mut deleted, mut errors) = (Vec::new(), Vec::new());
     for object in input.delete.objects {
+        if let Some(message) = undeletable.get(&object.key) {
+            let (code, message) = (Some("AccessDenied".to_owned()), Some(message.clone()));
+            errors.push(Error { key: Some(object.key), code, message, ..Default::default() });
+            continue;
+        }
         match store.delete(&input.bucket, &object.key) {
             Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..Default::default() }),
             Err(error) => {
