@@ -4,7 +4,7 @@ import uuid
 import pytest
 
 from support import microvm as microvms
-from support import model
+from support import model, roles
 from support.daemon import Daemon
 from support.raw import Caller
 
@@ -93,6 +93,24 @@ class TestConflict:
             refused(caller, operation, self.ERROR, samples.request(operation) | subject)
 
 
+@pytest.fixture(scope="module")
+def nobody(endpoint):
+    """A caller whose user has no policy."""
+    iam, name = endpoint.client("iam"), f"nobody-{uuid.uuid4().hex[:8]}"
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    yield Caller(endpoint, key["AccessKeyId"], key["SecretAccessKey"])
+    iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    iam.delete_user(UserName=name)
+
+
+@pytest.mark.parametrize("operation", declaring("AccessDeniedException"))
+def test_not_allowed(nobody, operation):
+    answer = refused(nobody, operation, "AccessDeniedException")
+    assert f"is not authorized to perform: lambda:{operation} on resource: " in answer.message
+    assert answer.message.endswith(f" because no identity-based policy allows the lambda:{operation} action")
+
+
 RECORDS = ("images", "image_versions", "builds", "microvms", "tags", "client_tokens", "settings")
 
 
@@ -103,6 +121,7 @@ def broken(own_daemon):
 
     daemon = Daemon().start()
     caller = Caller(daemon)
+    roles.builder(daemon)
     database = daemon.data / "emberbox.db"
     with sqlite3.connect(database, timeout=10) as connection:
         tables = [name for [name] in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]

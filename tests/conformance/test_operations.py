@@ -6,7 +6,6 @@ import uuid
 import pytest
 
 from support import microvm as microvms
-from support.images import ROLE
 from support.waiting import until
 
 IMAGE_ENDED = {"CREATED", "CREATE_FAILED", "UPDATED", "UPDATE_FAILED"}
@@ -22,7 +21,7 @@ def everything(endpoint, images):
     """Every member that a definition of an image has. Nothing is at the artifact's place: its build fails, without a guest."""
     region = endpoint.endpoint()["region"]
     return {
-        "baseImageArn": images.managed(), "baseImageVersion": "1", "buildRoleArn": ROLE, "description": "all members",
+        "baseImageArn": images.managed(), "baseImageVersion": "1", "buildRoleArn": images.role, "description": "all members",
         "codeArtifact": {"uri": f"s3://{images.bucket}/nothing-here.zip"},
         "logging": {"cloudWatch": {"logGroup": "/conformance/group", "logStream": "stream"}},
         "egressNetworkConnectors": [f"arn:aws:lambda:{region}:aws:network-connector:aws-network-connector:INTERNET_EGRESS"],

@@ -5,7 +5,6 @@ import uuid
 import pytest
 from botocore.exceptions import ClientError
 
-from support.images import ROLE
 
 IMAGES = 5
 
@@ -15,7 +14,7 @@ def prefix(endpoint, images):
     """Images whose builds fail at once, found by the prefix of their names."""
     client, prefix = endpoint.microvms, f"pages-{uuid.uuid4().hex[:8]}"
     for number in range(IMAGES):
-        client.create_microvm_image(name=f"{prefix}-{number}", baseImageArn=images.managed(), buildRoleArn=ROLE,
+        client.create_microvm_image(name=f"{prefix}-{number}", baseImageArn=images.managed(), buildRoleArn=images.role,
                                     codeArtifact={"uri": f"s3://{images.bucket}/nothing-here.zip"})
     yield prefix
     for item in client.list_microvm_images(nameFilter=prefix)["items"]:

@@ -103,7 +103,7 @@ struct FakeSource(Mutex<Option<Result<Vec<u8>, FetchError>>>);
 #[async_trait]
 impl ArtifactSource for FakeSource {
     async fn fetch(&self, reader: Reader<'_>, bucket: &str, key: &str, to: &Path, _: u64) -> Result<u64, FetchError> {
-        assert_eq!((account.0.as_str(), bucket, key), ("000000000000", "bucket", "app.zip"));
+        assert_eq!((reader.account.0.as_str(), bucket, key), ("000000000000", "bucket", "app.zip"));
         let bytes = self.0.lock().unwrap().take().unwrap()?;
         std::fs::write(to, &bytes)?;
         Ok(bytes.len() as u64)
@@ -229,7 +229,7 @@ async fn what_cannot_be_fetched_has_its_code() {
     for (error, reason) in [
         (FetchError::NoSuchBucket, "S3_NO_SUCH_BUCKET: The bucket bucket does not exist."),
         (FetchError::NoSuchKey, "S3_NO_SUCH_KEY: There is no object s3://bucket/app.zip."),
-        (FetchError::AccessDenied, "S3_ACCESS_DENIED: Access to s3://bucket/app.zip is denied."),
+        (FetchError::AccessDenied("Because".into()), "S3_ACCESS_DENIED: Access to s3://bucket/app.zip is denied. Because."),
         (FetchError::TooLarge, "S3_INVALID_OBJECT: The object s3://bucket/app.zip is larger than 1073741824 bytes."),
         (FetchError::InvalidName, "S3_INVALID_OBJECT: s3://bucket/app.zip is not a valid name of an object."),
         (FetchError::Io(std::io::Error::other("x")), "INTERNAL_PLATFORM_ERROR: The host could not copy the artifact; its log says why."),

@@ -22,7 +22,7 @@ pub trait AuditLog: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A request whose signature holds.
-    Caller { caller: Caller, access_key: String },
+    Caller { caller: Box<Caller>, access_key: String },
     /// A request that did not prove who sent it; the access key it names, if any.
     Unverified { access_key: Option<String> },
     /// The daemon itself: a policy, a timer, a machine that ended.

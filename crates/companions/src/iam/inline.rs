@@ -55,7 +55,11 @@ pub(super) async fn list(call: &Call<'_>, kind: IdentityKind) -> Outcome {
     let identity = given(call, kind).await?;
     let policies = call.store().inline_policies(&identity.id).await.map_err(error::store)?;
     let mut xml = Xml::default();
-    xml.element("PolicyNames", |names| policies.iter().for_each(|(name, _)| drop(names.text("member", name))));
+    xml.element("PolicyNames", |names| {
+        policies.iter().for_each(|(name, _)| {
+            names.text("member", name);
+        })
+    });
     more(&mut xml, None);
     Ok(Answer::Result(xml))
 }

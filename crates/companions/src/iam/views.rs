@@ -33,7 +33,9 @@ pub(super) fn identity(xml: &mut Xml, record: &IdentityRecord, tags: &BTreeMap<S
 
 pub(super) fn tags(xml: &mut Xml, tags: &BTreeMap<String, String>) {
     if !tags.is_empty() {
-        xml.members("Tags", tags, |member, (key, value)| drop(member.text("Key", key).text("Value", value)));
+        xml.members("Tags", tags, |member, (key, value)| {
+            member.text("Key", key).text("Value", value);
+        });
     }
 }
 

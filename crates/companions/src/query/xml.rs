@@ -58,7 +58,9 @@ mod tests {
     #[test]
     fn everything_is_escaped_and_nested() {
         let mut xml = Xml::default();
-        xml.text("A", "<&>").members("L", ["x", "y"], |member, value| drop(member.text("V", value)));
+        xml.text("A", "<&>").members("L", ["x", "y"], |member, value| {
+            member.text("V", value);
+        });
         assert_eq!(xml.0, "<A>&lt;&amp;&gt;</A><L><member><V>x</V></member><member><V>y</V></member></L>");
         assert_eq!(iso8601(UnixMillis(1_782_907_200_500)), "2026-07-01T12:00:00Z");
         assert!(respond("Get", "ns", "id", &xml).starts_with("<GetResponse xmlns=\"ns\"><GetResult><A>"));

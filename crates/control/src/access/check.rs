@@ -80,7 +80,7 @@ impl Access {
     }
 
     /// Whether the caller's permissions depend on tags of resources.
-    pub(crate) async fn by_resource_tags(&self, caller: &Caller) -> Result<bool, StoreError> {
+    pub async fn by_resource_tags(&self, caller: &Caller) -> Result<bool, StoreError> {
         let bearing = self.bearing(caller).await?;
         Ok(bearing
             .is_some_and(|bearing| bearing.identity.by_resource_tags || bearing.session.is_some_and(|session| session.by_resource_tags)))
@@ -92,10 +92,8 @@ impl Access {
             Principal::Root => return Ok(None),
             Principal::User(named) | Principal::AssumedRole { role: named, .. } => self.grants(&IdentityId(named.id.clone())).await?,
         };
-        let session = match caller.session.as_ref().and_then(|session| session.policy.as_deref()) {
-            Some(policy) => Some(self.session_policy(&caller.access_key_id, policy)),
-            None => None,
-        };
+        let session = caller.session.as_ref().and_then(|session| session.policy.as_deref());
+        let session = session.map(|policy| self.session_policy(&caller.access_key_id, policy));
         Ok(Some(Bearing { identity, session }))
     }
 
