@@ -6,13 +6,6 @@ ANSWERS = {
 
 # (operation or *, error): reason
 ERRORS = {
-<<<<<<< HEAD
-    ("*", "AccessDeniedException"): "policies are not built yet: the one account may do everything",
-=======
-    ("*", "ThrottlingException"): "rate limits are not built yet: every request is taken",
-    ("*", "ServiceQuotaExceededException"): "quotas are not built yet: an account may have what the host holds",
-    ("*", "InsufficientCapacityException"): "admission by memory is not built yet: every launch is tried",
->>>>>>> e359a21 (docs: accounts, roles and policies; decision 10)
     ("*", "TooManyRequestsException"): "the operations on tags declare this beside ThrottlingException, which says the same and is answered",
     ("*", "ServiceException"): "the operations on tags declare this beside InternalServerException, which says the same and is answered",
     ("*", "InvalidParameterValueException"): "the operations on tags declare this beside ValidationException, which says the same and is answered",
