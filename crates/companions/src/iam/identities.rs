@@ -83,7 +83,7 @@ pub(super) async fn create(call: &Call<'_>, settings: IdentitySettings) -> Resul
             return Err(error::exists(format!("{noun} with name {name} already exists.")));
         }
     }
-    call.store().tag(&record.arn(), &given_tags).await.map_err(error::store)?;
+    call.store().tag(&record.arn(), &given_tags, tags::MOST).await.map_err(error::store)?;
     call.access.changed();
     Ok((record, given_tags))
 }

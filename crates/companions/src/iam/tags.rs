@@ -11,7 +11,7 @@ use super::{Answer, Call, Outcome, error, more, views};
 use crate::query::Xml;
 
 /// Documented.
-const MOST: usize = 50;
+pub(super) const MOST: usize = 50;
 const MAX_KEY: usize = 128;
 const MAX_VALUE: usize = 256;
 
@@ -21,7 +21,7 @@ pub(super) fn given(call: &Call<'_>) -> Result<BTreeMap<String, String>, QueryEr
     let fits = |(key, value): (&String, &String)| (1..=MAX_KEY).contains(&key.chars().count()) && value.chars().count() <= MAX_VALUE;
     match tags.iter().all(fits) {
         true if tags.len() <= MOST => Ok(tags),
-        true => Err(error::limit(format!("The number of tags has exceeded the {MOST} limit."))),
+        true => Err(too_many()),
         false => Err(error::invalid_input(format!("A tag's key has 1 to {MAX_KEY} characters, its value {MAX_VALUE} at most."))),
     }
 }
@@ -38,13 +38,10 @@ pub(super) fn context(tags: &BTreeMap<String, String>) -> Context {
 pub(super) async fn tag(call: &Call<'_>, kind: IdentityKind) -> Outcome {
     let tags = given(call)?;
     let arn = found_in(call, kind, named(call, kind)?, context(&tags)).await?.arn();
-    let mut together = call.store().tags(&arn).await.map_err(error::store)?;
-    together.extend(tags.clone());
-    if together.len() > MOST {
-        return Err(error::limit(format!("The number of tags has exceeded the {MOST} limit.")));
+    match call.store().tag(&arn, &tags, MOST).await.map_err(error::store)? {
+        true => Ok(Answer::Done),
+        false => Err(too_many()),
     }
-    call.store().tag(&arn, &tags).await.map_err(error::store)?;
-    Ok(Answer::Done)
 }
 
 pub(super) async fn untag(call: &Call<'_>, kind: IdentityKind) -> Outcome {
@@ -66,4 +63,8 @@ pub(super) async fn list(call: &Call<'_>, kind: IdentityKind) -> Outcome {
     views::tags(&mut xml, &tags);
     more(&mut xml, None);
     Ok(Answer::Result(xml))
+}
+
+fn too_many() -> QueryError {
+    error::limit(format!("The number of tags has exceeded the {MOST} limit."))
 }

@@ -13,6 +13,8 @@ use emberbox_api::routing::query_pairs;
 use emberbox_control::access::policy::Context;
 use emberbox_control::access::{Access, AccessError, CredentialError, Question};
 use emberbox_wire::caller::Caller;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::{CopyObjectInput, UploadPartCopyInput};
@@ -22,8 +24,8 @@ use s3s::{S3Error, S3Request, S3Result, s3_error};
 use super::operations::source;
 use super::store::Store;
 
-const TOKEN_HEADER: &str = "x-amz-security-token";
-const TOKEN_PARAMETER: &str = "X-Amz-Security-Token";
+/// The header; the parameter of a presigned URL is written in either case, depending on the signature's version.
+const TOKEN: &str = "x-amz-security-token";
 
 #[derive(Clone)]
 pub(super) struct Gate {
@@ -79,7 +81,6 @@ impl S3Auth for Gate {
 #[async_trait]
 impl S3Access for Gate {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        only_version_4(cx)?;
         let id = cx.credentials().map(|credentials| credentials.access_key.clone());
         let id = id.ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
         let token = session_token(cx);
@@ -116,22 +117,17 @@ impl S3Access for Gate {
     }
 }
 
-/// Version 2 signatures have no date that is checked, so they could be replayed for ever. AWS's words, of the regions that never had them (observed).
-fn only_version_4(cx: &S3AccessContext<'_>) -> S3Result<()> {
-    let header = cx.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let presigned = query_pairs(cx.uri().query().unwrap_or_default()).iter().any(|(name, _)| name == "X-Amz-Signature");
-    let unsigned = cx.credentials().is_none();
-    if unsigned || presigned || header.is_some_and(|header| header.trim_start().starts_with("AWS4-HMAC-SHA256")) {
-        return Ok(());
-    }
-    Err(s3_error!(InvalidRequest, "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."))
+/// Whether a request is signed by version 2 in its header: such a signature has no date that is checked, so it could be replayed for ever. Presigned URLs
+/// of version 2, which boto3 makes by default, expire.
+pub(super) fn is_replayable(headers: &HeaderMap) -> bool {
+    headers.get(AUTHORIZATION).is_some_and(|value| value.as_bytes().trim_ascii_start().starts_with(b"AWS "))
 }
 
 fn session_token(cx: &S3AccessContext<'_>) -> Option<String> {
-    let header = cx.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header = cx.headers().get(TOKEN).and_then(|value| value.to_str().ok()).map(str::to_owned);
     header.or_else(|| {
         let parameters = query_pairs(cx.uri().query().unwrap_or_default());
-        parameters.into_iter().find(|(name, _)| name == TOKEN_PARAMETER).map(|(_, value)| value)
+        parameters.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(TOKEN)).map(|(_, value)| value)
     })
 }
 

@@ -21,10 +21,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use emberbox_api::{ResponseBody, StreamingService};
 use emberbox_control::access::Access;
 use emberbox_wire::ids::AccountId;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use s3s::service::{S3Service, S3ServiceBuilder};
 
@@ -60,6 +61,9 @@ impl Service {
 #[async_trait]
 impl StreamingService for Service {
     async fn call(&self, request: http::Request<Incoming>) -> http::Response<ResponseBody> {
+        if access::is_replayable(request.headers()) {
+            return refused();
+        }
         match self.0.call(request.map(s3s::Body::from)).await {
             Ok(response) => response.map(BodyExt::boxed_unsync),
             Err(error) => {
@@ -71,6 +75,17 @@ impl StreamingService for Service {
             }
         }
     }
+}
+
+/// AWS's words, of the regions that never had version 2 (observed).
+fn refused() -> http::Response<ResponseBody> {
+    const BODY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>InvalidRequest</Code><Message>The authorization mechanism you have provided is not \
+                        supported. Please use AWS4-HMAC-SHA256.</Message></Error>";
+    let body = Full::new(Bytes::from_static(BODY.as_bytes())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = http::Response::new(body);
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/xml"));
+    response
 }
 
 #[cfg(test)]
