@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 const RECIPE: [&str; 5] =
     ["xtask/lab/build", "xtask/lab/init", "xtask/lab/root.packages", "xtask/lab/modules.boot", "tests/requirements.txt"];
 
+/// The recipe's text as it was, beside what was made of it.
+const MADE_OF: &str = "recipe";
+
 pub(super) struct Ingredients {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
@@ -26,8 +29,13 @@ impl Ingredients {
     pub(super) fn ensure(workspace: &Workspace, lab: &Path, rebuild: bool) -> anyhow::Result<Self> {
         fs::create_dir_all(lab).with_context(|| format!("making {}", lab.display()))?;
         forget_abandoned_runs(lab)?;
-        if rebuild || !is_current(workspace, lab) {
-            build(workspace, lab)?;
+        let recipe = RECIPE
+            .iter()
+            .map(|name| fs::read(workspace.root.join(name)).with_context(|| format!("reading {name}")))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat();
+        if rebuild || !is_current(&recipe, lab) {
+            build(workspace, &recipe, lab)?;
         }
         let file = |name| lab.join(name);
         Ok(Self { kernel: file("vmlinuz"), initramfs: file("initramfs"), root: file("root.ext4"), base: base_disk(&workspace.base, lab)? })
@@ -47,18 +55,12 @@ fn forget_abandoned_runs(lab: &Path) -> anyhow::Result<()> {
 }
 
 /// Made of this very recipe. Debian's updates are for `--rebuild` and for CI's fresh machines: a test run must not wait for the archive.
-fn is_current(workspace: &Workspace, lab: &Path) -> bool {
-    let made = fs::metadata(lab.join("key")).and_then(|key| key.modified());
+fn is_current(recipe: &[u8], lab: &Path) -> bool {
     let files = ["vmlinuz", "initramfs", "root.ext4"].iter().all(|name| lab.join(name).exists());
-    let unchanged = |made| {
-        RECIPE
-            .iter()
-            .all(|name| fs::metadata(workspace.root.join(name)).and_then(|file| file.modified()).is_ok_and(|changed| changed <= made))
-    };
-    files && made.is_ok_and(unchanged)
+    files && fs::read(lab.join(MADE_OF)).is_ok_and(|made_of| made_of == recipe)
 }
 
-fn build(workspace: &Workspace, lab: &Path) -> anyhow::Result<()> {
+fn build(workspace: &Workspace, recipe: &[u8], lab: &Path) -> anyhow::Result<()> {
     eprintln!("lab: making its root from Debian packages: a minute or two");
     let status = Command::new(workspace.root.join("xtask/lab/build"))
         .args([Path::new("--python"), &workspace.python(), Path::new("--out"), lab, Path::new("--cache"), &workspace.package_cache()])
@@ -68,7 +70,7 @@ fn build(workspace: &Workspace, lab: &Path) -> anyhow::Result<()> {
     if !status.success() {
         bail!("the lab's root could not be made");
     }
-    Ok(())
+    fs::write(lab.join(MADE_OF), recipe).context("noting the recipe")
 }
 
 /// The base's files on a disk, made once per base.
