@@ -5,6 +5,7 @@ suspend.<size>.dirty<N>        SuspendMicrovm called -> SUSPENDED is seen, asked
                                baseline in MiB: the guest has four times as much
 wake.<size>.dirty<N>           request to the suspended MicroVM over a new connection -> its 200
 written_kib.<size>.dirty<N>    what the snapshot takes on the disk
+plain_write.dirty<N>           N MiB written to a file on the same disk and synced: the least that a suspension of so much can take
 restart                        start of the daemon's process -> it serves, with SUSPENDED and RUNNING MicroVMs (restart.suspended, restart.running)
 recovery                       kill -9 of that daemon -> a running MicroVM answers through a new one
 storm_recovery                 start -> it serves, in a storm of clients and deaths
@@ -52,6 +53,19 @@ class Bench:
                     for _ in range(REPETITIONS):
                         self.suspend_and_wake(microvm, f"{size}.dirty{dirty}")
                         done()
+
+    def measure_the_disk(self):
+        piece, path = os.urandom(1 << 20), self.daemon.directory / "plain"
+        for dirty in DIRTY:
+            for _ in range(REPETITIONS):
+                began = time.perf_counter()
+                with open(path, "wb") as file:
+                    for _ in range(dirty):
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.samples[f"plain_write.dirty{dirty}"].append(milliseconds_since(began))
+                path.unlink()
 
     def suspend_and_wake(self, microvm, name):
         began = time.perf_counter()
@@ -107,6 +121,7 @@ class Bench:
 
 # The same dirtied memory in four times the memory: the cost must follow the former.
 RATIOS = [(f"{what}.{SIZES[1]}.dirty{dirty}", f"{what}.{SIZES[0]}.dirty{dirty}", None, "<=") for what in ("suspend", "wake") for dirty in DIRTY]
+RATIOS += [(f"suspend.{SIZES[0]}.dirty{dirty}", f"plain_write.dirty{dirty}", None, "<=") for dirty in DIRTY]
 REPORT = Report("lifecycle", "milliseconds unless the name says otherwise; leaks and storm_deaths are counts", ratios=RATIOS)
 
 
@@ -115,6 +130,7 @@ def main():
     try:
         say_where(daemon)
         bench = Bench(daemon)
+        bench.measure_the_disk()
         bench.measure_suspensions()
         bench.measure_restarts()
         bench.measure_storm()

@@ -95,16 +95,6 @@ def test_damage_while_the_daemon_is_down(daemon, own_image, files):
         assert again.get("/")["application"] == "probe"
 
 
-def test_an_image_in_use_is_not_deleted_whatever_the_records_say(daemon, own_image, files):
-    """The host asks the machines themselves: no count is kept that a crash could break."""
-    with run(daemon, own_image) as microvm:
-        microvm.suspend()
-        daemon.restart("kill")
-        assert (files / "snapshot/memory").exists()
-        microvm.resume()
-        assert microvm.get("/")["application"] == "probe"
-
-
 def test_a_damaged_journal_of_the_records():
     """The daemon does not start on less than it has acknowledged; what runs is not touched; an operator may accept the loss."""
     daemon = Daemon().start()

@@ -4,7 +4,7 @@ import os
 
 from support.storm import Storm
 
-SECONDS = float(os.environ.get("EMBERBOX_STORM_SECONDS", 100))
+SECONDS = float(os.environ.get("EMBERBOX_STORM_SECONDS", 90))
 
 
 def test_nothing_acknowledged_is_lost_in_a_storm(daemon, probe):

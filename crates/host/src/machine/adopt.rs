@@ -10,7 +10,7 @@ use super::record::{MachineRecord, RunningProcess};
 use super::restore;
 use super::resume::put_back;
 use crate::engine::Vm;
-use crate::layout::MachineFiles;
+use crate::layout::{Layout, MachineFiles};
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::snapshot::Manifest;
 use crate::snapshot::document::DocumentError;
@@ -25,7 +25,7 @@ const AT_ONCE: usize = 32;
 
 /// Takes over every machine whose process lives, puts right what a killed daemon left half done, and ends processes that belong to nothing.
 pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
-    let machines = futures::stream::iter(machines(host)?);
+    let machines = futures::stream::iter(machines(&host.layout)?);
     machines.map(Ok).try_for_each_concurrent(AT_ONCE, |(machine, files)| settle(host, machine, files)).await?;
     end_strays(host)
 }
@@ -137,7 +137,7 @@ async fn awake(host: &LocalHost, running: &Running, files: &MachineFiles, record
 /// Every machine with files here.
 pub(crate) fn inventory(host: &Arc<LocalHost>) -> io::Result<Vec<Machine>> {
     let mut found = Vec::new();
-    for (machine, files) in machines(host)? {
+    for (machine, files) in machines(&host.layout)? {
         let image = match MachineRecord::read(&files) {
             Ok(record) => Some(record.image),
             // A launch that has just begun has no record yet.
@@ -154,15 +154,15 @@ pub(crate) fn inventory(host: &Arc<LocalHost>) -> io::Result<Vec<Machine>> {
     Ok(found)
 }
 
-/// A machine that needs an image's files, if there is one.
-pub(crate) fn user_of(host: &LocalHost, image: &ImageKey) -> io::Result<Option<MachineId>> {
+/// A machine that needs an image's files, if there is one. A machine whose record is damaged cannot be brought back, so it needs nothing.
+pub(crate) fn user_of(layout: &Layout, image: &ImageKey) -> io::Result<Option<MachineId>> {
     let uses = |files: &MachineFiles| MachineRecord::read(files).is_ok_and(|record| record.image == *image);
-    Ok(machines(host)?.into_iter().find(|(_, files)| uses(files)).map(|(machine, _)| machine))
+    Ok(machines(layout)?.into_iter().find(|(_, files)| uses(files)).map(|(machine, _)| machine))
 }
 
-fn machines(host: &LocalHost) -> io::Result<Vec<(MachineId, MachineFiles)>> {
+fn machines(layout: &Layout) -> io::Result<Vec<(MachineId, MachineFiles)>> {
     let mut machines = Vec::new();
-    for entry in std::fs::read_dir(host.layout.machines())? {
+    for entry in std::fs::read_dir(layout.machines())? {
         let entry = entry?;
         let id = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(MachineId);
         match id {
@@ -171,4 +171,31 @@ fn machines(host: &LocalHost) -> io::Result<Vec<(MachineId, MachineFiles)>> {
         }
     }
     Ok(machines)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn an_image_is_in_use_while_any_machines_record_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(directory.path()).unwrap();
+        let key = |name| ImageKey::new(name).unwrap();
+        assert_eq!(user_of(&layout, &key("used")).unwrap(), None);
+        let process = RunningProcess { identity: ProcessIdentity { pid: 1, start_ticks: 1 }, cell: 1 };
+        // Being launched, running, suspended: each keeps its image, before and after a crash, for nothing but the record counts.
+        for (launched, process) in [(false, None), (true, Some(process)), (true, None)] {
+            let machine = MachineId(Uuid::new_v4());
+            let files = layout.machine(machine);
+            std::fs::create_dir(&files.0).unwrap();
+            MachineRecord { image: key("used"), shape: None, launched, process }.write(&files).unwrap();
+            assert_eq!(user_of(&layout, &key("used")).unwrap(), Some(machine));
+            assert_eq!(user_of(&layout, &key("other")).unwrap(), None);
+            std::fs::remove_dir_all(&files.0).unwrap();
+            assert_eq!(user_of(&layout, &key("used")).unwrap(), None);
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) async fn delete(host: &Arc<LocalHost>, image: &ImageKey) -> Result<()
     let aside = host.layout.work().join(format!("deleted-{image}-{}", Uuid::new_v4()));
     let alone = host.image_use.write().await;
     let (asked, key) = (host.clone(), image.clone());
-    if let Some(machine) = blocking(move || adopt::user_of(&asked, &key), "look for users of an image").await? {
+    if let Some(machine) = blocking(move || adopt::user_of(&asked.layout, &key), "look for users of an image").await? {
         return Err(HostError::ImageInUse { image: image.clone(), machine });
     }
     // At once, so that no launch finds half an image; the deleting itself may take a while, and a daemon killed meanwhile empties `work` at its next start.
