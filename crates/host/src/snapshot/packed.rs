@@ -11,7 +11,7 @@ use super::sum::{Sum, Summer, is_zero};
 use crate::layout::SnapshotFiles;
 use crate::memory::read_runs;
 
-/// Twice the speed of the default level for a tenth more space on what guests hold.
+/// The fastest one: the guest stands still meanwhile.
 const LEVEL: i32 = 1;
 /// Beside the thread that reads the guest.
 const THREADS: u32 = 2;
