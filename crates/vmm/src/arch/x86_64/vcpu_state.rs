@@ -1,0 +1,125 @@
+//! A vCPU's state in a snapshot, and the order in which KVM takes it back.
+
+use kvm_bindings::{
+    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::VcpuFd;
+use serde::{Deserialize, Serialize};
+
+use super::cpuid::CpuProfile;
+use super::{msrs, registers};
+use crate::memory::GuestMemory;
+
+/// No host has as many; bounds what a damaged file can ask for.
+const MAX_MSRS: usize = 1024;
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct VcpuState {
+    mp: kvm_mp_state,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    xsave: Box<kvm_xsave>,
+    xcrs: kvm_xcrs,
+    debug: kvm_debugregs,
+    lapic: kvm_lapic_state,
+    msrs: Vec<kvm_msr_entry>,
+    events: kvm_vcpu_events,
+    tsc_khz: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    #[error("could not give a vCPU its CPU profile")]
+    Profile(#[source] kvm_ioctls::Error),
+    #[error("the CPU profile does not fit KVM's table")]
+    ProfileSize,
+    #[error("could not read a vCPU's state")]
+    Read(#[source] kvm_ioctls::Error),
+    #[error("could not set a vCPU's state")]
+    Write(#[source] kvm_ioctls::Error),
+    #[error("KVM refuses model-specific register {index:#x}")]
+    Msr { index: u32 },
+    #[error("the list of model-specific registers is too long")]
+    Msrs,
+    #[error("could not prepare guest memory for the first instruction")]
+    Memory(#[source] vm_memory::GuestMemoryError),
+    #[error("the snapshot's clock runs at {saved} kHz, this host's at {here} kHz, and its CPU cannot scale")]
+    Clock { saved: u32, here: u32 },
+}
+
+/// Two measurements of one clock differ by less than this part of it.
+const CLOCK_TOLERANCE: u32 = 1000;
+
+/// Gives vCPU `id` of `count` the CPU that guests see: before anything else.
+pub(crate) fn set_profile(vcpu: &VcpuFd, profile: &CpuProfile, id: u8, count: u8) -> Result<(), VcpuError> {
+    let leaves = profile.of_vcpu(id, count).map_err(|_| VcpuError::ProfileSize)?;
+    vcpu.set_cpuid2(&leaves).map_err(VcpuError::Profile)
+}
+
+/// The state of a machine that has just been turned on: the first vCPU at the kernel's entry, the others waiting for it.
+pub(crate) fn set_boot_state(vcpu: &VcpuFd, id: u8, memory: &GuestMemory, entry: u64) -> Result<(), VcpuError> {
+    msrs::write(vcpu, &msrs::at_boot())?;
+    if id > 0 {
+        return Ok(());
+    }
+    let mut sregs = vcpu.get_sregs().map_err(VcpuError::Read)?;
+    registers::special(memory, &mut sregs).map_err(VcpuError::Memory)?;
+    vcpu.set_sregs(&sregs).map_err(VcpuError::Write)?;
+    vcpu.set_regs(&registers::general(entry)).map_err(VcpuError::Write)
+}
+
+impl VcpuState {
+    /// Reads a stopped vCPU. `indices` are the registers that KVM wants saved.
+    pub(crate) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Self, VcpuError> {
+        // First: KVM may deliver what is pending while it reads this.
+        let mp = vcpu.get_mp_state().map_err(VcpuError::Read)?;
+        Ok(Self {
+            mp,
+            regs: vcpu.get_regs().map_err(VcpuError::Read)?,
+            sregs: vcpu.get_sregs().map_err(VcpuError::Read)?,
+            xsave: Box::new(vcpu.get_xsave().map_err(VcpuError::Read)?),
+            xcrs: vcpu.get_xcrs().map_err(VcpuError::Read)?,
+            debug: vcpu.get_debug_regs().map_err(VcpuError::Read)?,
+            lapic: vcpu.get_lapic().map_err(VcpuError::Read)?,
+            msrs: msrs::read(vcpu, indices)?,
+            events: vcpu.get_vcpu_events().map_err(VcpuError::Read)?,
+            tsc_khz: vcpu.get_tsc_khz().map_err(VcpuError::Read)?,
+        })
+    }
+
+    /// Restores a vCPU whose profile is set. The order matters: the timer's deadline (among the registers) needs the APIC, events come after all that
+    /// could raise them.
+    pub(crate) fn write(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
+        if self.msrs.len() > MAX_MSRS {
+            return Err(VcpuError::Msrs);
+        }
+        self.set_clock(vcpu)?;
+        vcpu.set_mp_state(self.mp).map_err(VcpuError::Write)?;
+        vcpu.set_regs(&self.regs).map_err(VcpuError::Write)?;
+        vcpu.set_sregs(&self.sregs).map_err(VcpuError::Write)?;
+        set_xsave(vcpu, &self.xsave)?;
+        vcpu.set_xcrs(&self.xcrs).map_err(VcpuError::Write)?;
+        vcpu.set_debug_regs(&self.debug).map_err(VcpuError::Write)?;
+        vcpu.set_lapic(&self.lapic).map_err(VcpuError::Write)?;
+        msrs::write(vcpu, &self.msrs)?;
+        vcpu.set_vcpu_events(&self.events).map_err(VcpuError::Write)?;
+        // Tells the guest's watchdogs that it did not run. A guest that does not use the clock has nothing to be told.
+        let _ = vcpu.kvmclock_ctrl();
+        Ok(())
+    }
+
+    /// The guest goes on counting at the rate it knows.
+    fn set_clock(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
+        let here = vcpu.get_tsc_khz().map_err(VcpuError::Read)?;
+        if here.abs_diff(self.tsc_khz) <= self.tsc_khz / CLOCK_TOLERANCE {
+            return Ok(());
+        }
+        vcpu.set_tsc_khz(self.tsc_khz).map_err(|_| VcpuError::Clock { saved: self.tsc_khz, here })
+    }
+}
+
+#[allow(unsafe_code)]
+fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), VcpuError> {
+    // SAFETY: the kernel reads 4096 bytes, all that the structure has, unless the process has asked for larger state (AMX), which it never does.
+    unsafe { vcpu.set_xsave(xsave) }.map_err(VcpuError::Write)
+}

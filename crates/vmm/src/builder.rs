@@ -1,0 +1,73 @@
+//! Recipes: how a fresh machine is made, and how one is restored. Side by side, because what differs between them is the point.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use kvm_ioctls::Kvm;
+
+use crate::arch::{boot, vcpu_state};
+use crate::control::{BootFiles, Common, RestoreFiles};
+use crate::devices::virtio::{Transport, VirtioDevice};
+use crate::devices::{Balloon, Block, Disk, Entropy, Net};
+use crate::machine::{Machine, MachineError};
+use crate::memory::GuestRam;
+use crate::snapshot;
+use crate::steps::Steps;
+use crate::vm::EmptyVm;
+
+/// A machine at the first instruction of its kernel, paused.
+pub(crate) fn boot(vm: EmptyVm, common: Common, files: BootFiles, command_line: &str, steps: &mut Steps) -> Result<Machine, MachineError> {
+    let ram = Arc::new(GuestRam::shared(files.memory, common.memory_mib)?);
+    steps.mark("memory");
+    let (vcpus, memory_mib) = (vm.vcpus.count(), common.memory_mib);
+    let groups = devices(common, &ram)?;
+    let count = groups.iter().map(|(_, devices)| devices.len()).sum();
+    let machine = Machine::assemble(vm, ram, memory_mib, groups)?;
+    steps.mark("devices");
+    let (mut image, mut initramfs) = (files.kernel, files.initramfs);
+    let kernel = boot::Kernel { image: &mut image, initramfs: &mut initramfs, command_line };
+    let entry = boot::load(machine.ram().memory(), kernel, vcpus, count)?;
+    for (id, vcpu) in machine.vm().vcpus.each() {
+        vcpu_state::set_boot_state(&vcpu, id, machine.ram().memory(), entry)?;
+    }
+    steps.mark("kernel");
+    Ok(machine)
+}
+
+/// A machine where its snapshot left it, paused.
+pub(crate) fn restore(vm: EmptyVm, common: Common, files: RestoreFiles, steps: &mut Steps) -> Result<Machine, MachineError> {
+    let record = snapshot::read(&files.state)?;
+    steps.mark("read_state");
+    let layer = files.layer.as_ref().map(|(pages, runs)| (pages, runs));
+    let ram = Arc::new(GuestRam::private(&files.base, layer, common.memory_mib)?);
+    steps.mark("memory");
+    let memory_mib = common.memory_mib;
+    let groups = devices(common, &ram)?;
+    let machine = Machine::assemble(vm, ram, memory_mib, groups)?;
+    steps.mark("devices");
+    machine.load(&record)?;
+    steps.mark("load_state");
+    Ok(machine)
+}
+
+/// A VM of the right size: the one that was prepared, if it is that.
+pub(crate) fn empty_vm(kvm: &Kvm, prepared: Option<EmptyVm>, vcpus: u8, steps: &mut Steps) -> Result<EmptyVm, MachineError> {
+    match prepared {
+        Some(vm) if vm.vcpus.count() == vcpus => Ok(vm),
+        _ => Ok(EmptyVm::create(kvm, vcpus, steps)?),
+    }
+}
+
+/// The devices in the order of their slots: disks, each with a thread, then all others. The order is part of every snapshot.
+fn devices(common: Common, ram: &Arc<GuestRam>) -> Result<Vec<(&'static str, Vec<Transport>)>, MachineError> {
+    let place = |device: Box<dyn VirtioDevice>| Transport::new(device, ram.clone()).map_err(MachineError::Device);
+    let mut groups = Vec::new();
+    for disk in common.disks {
+        let layers: Vec<(_, File)> = disk.layers;
+        let disk = Disk::open(disk.serial, disk.read_only, layers)?;
+        groups.push(("disk", vec![place(Box::new(Block::new(disk)))?]));
+    }
+    let net = Net::new(common.tap, common.mac).map_err(MachineError::Device)?;
+    groups.push(("devices", vec![place(Box::new(net))?, place(Box::new(Entropy))?, place(Box::new(Balloon::new()))?]));
+    Ok(groups)
+}

@@ -1,0 +1,171 @@
+//! The host's side of a disk: layers of files, opened by the daemon. A layer's own idea of what backs it is never followed.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use imago::io_buffers::{IoVector, IoVectorMut};
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+use serde::{Deserialize, Serialize};
+use vm_memory::VolatileSlice;
+
+pub(super) const SECTOR: u64 = 512;
+
+/// How a layer is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("a disk has no layers")]
+    Empty,
+    #[error("could not open layer {layer} of disk {serial}")]
+    Open {
+        serial: String,
+        layer: usize,
+        #[source]
+        source: io::Error,
+    },
+}
+
+type Layers = FormatAccess<imago::file::File>;
+
+/// A disk as its device sees it. Used by one thread.
+pub(crate) struct Disk {
+    pub(super) serial: String,
+    pub(super) read_only: bool,
+    access: Layers,
+}
+
+impl Disk {
+    /// A disk of these layers, the one that is written first; the last backs all others.
+    pub(crate) fn open(serial: String, read_only: bool, layers: Vec<(DiskFormat, File)>) -> Result<Self, DiskError> {
+        let mut backing: Option<Arc<Layers>> = None;
+        for (index, (format, file)) in layers.into_iter().enumerate().rev() {
+            let write = index == 0 && !read_only;
+            let access = open_layer(format, file, write, backing.take()).map_err(|source| DiskError::Open {
+                serial: serial.clone(),
+                layer: index,
+                source,
+            })?;
+            if index == 0 {
+                return Ok(Self { serial, read_only, access });
+            }
+            backing = Some(Arc::new(access));
+        }
+        Err(DiskError::Empty)
+    }
+
+    pub(super) fn sectors(&self) -> u64 {
+        self.access.size() / SECTOR
+    }
+
+    pub(super) fn read(&self, to: &[VolatileSlice<'_>], offset: u64) -> io::Result<()> {
+        let (vector, _guard) = IoVectorMut::from_volatile_slice(to);
+        self.access.readv(vector, offset)
+    }
+
+    pub(super) fn write(&self, from: &[VolatileSlice<'_>], offset: u64) -> io::Result<()> {
+        let (vector, _guard) = IoVector::from_volatile_slice(from);
+        self.access.writev(vector, offset)
+    }
+
+    pub(super) fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.access.write_zeroes(offset, length)
+    }
+
+    /// The guest does not need this range any more; it reads as zeroes afterwards, or as anything.
+    pub(super) fn discard(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.access.discard_to_any(offset, length)
+    }
+
+    /// Hands what is held back to the host's kernel. Not to the host's disk: a machine that runs is lost with the host's power anyway, and whoever keeps a
+    /// disk beyond its machine syncs the file.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.access.flush()
+    }
+}
+
+fn open_layer(format: DiskFormat, file: File, write: bool, backing: Option<Arc<Layers>>) -> io::Result<Layers> {
+    let storage = imago::file::File::try_from(file)?;
+    match format {
+        DiskFormat::Raw => {
+            Ok(FormatAccess::new(Raw::<imago::file::File>::builder(storage).write(write).open(DenyImplicitOpenGate::default())?))
+        }
+        DiskFormat::Qcow2 => {
+            let builder = Qcow2::<imago::file::File, Arc<Layers>>::builder(storage).backing(backing).data_file(None).write(write);
+            let qcow2 = builder.open(DenyImplicitOpenGate::default())?;
+            if qcow2.requires_external_data_file() {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "its data is in another file"));
+            }
+            Ok(FormatAccess::new(qcow2))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::FileExt;
+    use vm_memory::VolatileSlice;
+
+    /// Overlays are made by qemu-img, on a host that has it.
+    fn overlay(directory: &std::path::Path) -> Option<File> {
+        let path = directory.join("overlay.qcow2");
+        let made = std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/nowhere"])
+            .args(["-u", path.to_str()?, "16M"])
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("skipped: qemu-img is not installed");
+            return None;
+        }
+        Some(File::options().read(true).write(true).open(path).unwrap())
+    }
+
+    fn slice(bytes: &mut [u8]) -> VolatileSlice<'_> {
+        VolatileSlice::from(bytes)
+    }
+
+    #[test]
+    fn an_overlay_is_written_and_what_backs_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(top) = overlay(directory.path()) else { return };
+        let base = tempfile::tempfile().unwrap();
+        base.set_len(16 << 20).unwrap();
+        base.write_all_at(b"from the base", 4096).unwrap();
+        let layers = vec![(DiskFormat::Qcow2, top.try_clone().unwrap()), (DiskFormat::Raw, base.try_clone().unwrap())];
+        let disk = Disk::open("root".into(), false, layers).unwrap();
+        assert_eq!(disk.sectors(), (16 << 20) / SECTOR);
+        let mut read = [0; 13];
+        disk.read(&[slice(&mut read)], 4096).unwrap();
+        assert_eq!(&read, b"from the base");
+        disk.write(&[slice(&mut b"writ".to_vec()), slice(&mut b"ten".to_vec())], 4096).unwrap();
+        disk.read(&[slice(&mut read)], 4096).unwrap();
+        assert_eq!(&read, b"writtene base");
+        disk.flush().unwrap();
+        drop(disk);
+        let again = Disk::open("root".into(), true, vec![(DiskFormat::Qcow2, top), (DiskFormat::Raw, base.try_clone().unwrap())]).unwrap();
+        again.read(&[slice(&mut read)], 4096).unwrap();
+        assert_eq!(&read, b"writtene base");
+        base.read_exact_at(&mut read, 4096).unwrap();
+        assert_eq!(&read, b"from the base");
+    }
+
+    #[test]
+    fn what_is_no_qcow2_is_refused() {
+        for bytes in [&b""[..], b"QFI\xfb", &[0xff; 4096]] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            assert!(matches!(Disk::open("root".into(), false, vec![(DiskFormat::Qcow2, file)]), Err(DiskError::Open { .. })));
+        }
+        assert!(matches!(Disk::open("root".into(), false, vec![]), Err(DiskError::Empty)));
+    }
+}

@@ -1,0 +1,102 @@
+//! The card as the guest sees it.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+};
+use virtio_queue::QueueT;
+
+use super::receive::Receiver;
+use super::tap::{HEADER, MAX_FRAME, Tap};
+use crate::devices::virtio::{DeviceRecord, Fault, Queues, Served, VirtioDevice, Wake, serve_chains};
+
+const QUEUES: [u16; 2] = [256, 256];
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+const FEATURES: [u32; 8] = [
+    VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_MRG_RXBUF,
+];
+
+/// The network card.
+pub(crate) struct Net {
+    tap: Tap,
+    mac: [u8; 6],
+    receiver: Receiver,
+    merge: bool,
+}
+
+impl Net {
+    pub(crate) fn new(tap: OwnedFd, mac: [u8; 6]) -> io::Result<Self> {
+        Ok(Self { tap: Tap::new(tap)?, mac, receiver: Receiver::new(), merge: false })
+    }
+
+    fn receive(&mut self, queues: &mut Queues<'_>) -> Result<Served, Fault> {
+        let memory = queues.ram.memory();
+        match &mut queues.queues[RECEIVE] {
+            queue if queue.ready() => self.receiver.serve(&mut self.tap, queue, memory, self.merge),
+            _ => Ok(Served::default()),
+        }
+    }
+}
+
+impl VirtioDevice for Net {
+    fn kind(&self) -> u32 {
+        VIRTIO_ID_NET
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES.iter().fold(0, |features, bit| features | 1 << bit)
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &QUEUES
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.mac
+    }
+
+    fn start(&mut self, features: u64) -> io::Result<()> {
+        self.merge = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        self.tap.configure(features)
+    }
+
+    fn stop(&mut self) {
+        self.receiver.reset();
+    }
+
+    fn serve(&mut self, wake: Wake, queues: &mut Queues<'_>) -> Result<Served, Fault> {
+        match wake {
+            Wake::Queue(TRANSMIT) => serve_chains(queues, TRANSMIT, |segments, _| {
+                if (HEADER..=MAX_FRAME).contains(&segments.readable_bytes()) {
+                    self.tap.send(segments.readable());
+                }
+                Ok(0)
+            }),
+            Wake::Queue(_) | Wake::Host => self.receive(queues),
+        }
+    }
+
+    fn host_fd(&self) -> Option<RawFd> {
+        Some(self.tap.fd())
+    }
+
+    fn save(&self) -> DeviceRecord {
+        DeviceRecord::Net { mac: self.mac }
+    }
+
+    fn load(&mut self, record: &DeviceRecord) -> bool {
+        *record == self.save()
+    }
+}

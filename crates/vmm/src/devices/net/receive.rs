@@ -1,0 +1,151 @@
+//! Frames from the host into buffers of the guest.
+
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+use super::tap::{HEADER, MAX_FRAME, Tap};
+use crate::devices::virtio::{Fault, Segments, Served};
+use crate::memory::GuestMemory;
+
+/// Frames taken from the host before others get their turn.
+const BUDGET: usize = 256;
+/// Where the header says over how many buffers a frame is spread.
+const BUFFERS_AT: usize = 10;
+
+/// The way in, with the frame that waits for a buffer.
+pub(super) struct Receiver {
+    buffer: Box<[u8]>,
+    waiting: Option<usize>,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; MAX_FRAME].into_boxed_slice(), waiting: None }
+    }
+
+    /// Forgets what waits: the network loses packets.
+    pub(super) fn reset(&mut self) {
+        self.waiting = None;
+    }
+
+    /// Moves frames until the host has none, the guest has no buffers, or it is others' turn.
+    pub(super) fn serve(&mut self, tap: &mut Tap, queue: &mut Queue, memory: &GuestMemory, merge: bool) -> Result<Served, Fault> {
+        let mut served = Served::default();
+        let mut moved = 0;
+        loop {
+            if moved == BUDGET {
+                served.more = true;
+                break;
+            }
+            let length = match self.waiting.take() {
+                Some(length) => length,
+                None => match tap.receive(&mut self.buffer).map_err(Fault::Host)? {
+                    Some(length) => length,
+                    None => break,
+                },
+            };
+            match place(&mut self.buffer[..length], queue, memory, merge)? {
+                Placed::Done => moved += 1,
+                Placed::NoBuffers => {
+                    self.waiting = Some(length);
+                    // The driver is asked to ring when it has added some; if it just did, there is another turn.
+                    if !queue.enable_notification(memory)? {
+                        break;
+                    }
+                }
+            }
+        }
+        if moved > 0 {
+            served.interrupt = queue.needs_notification(memory)?;
+        }
+        Ok(served)
+    }
+}
+
+enum Placed {
+    Done,
+    NoBuffers,
+}
+
+/// Puts one frame into as many buffers as it takes; all of them, or none.
+fn place(frame: &mut [u8], queue: &mut Queue, memory: &GuestMemory, merge: bool) -> Result<Placed, Fault> {
+    if frame.len() < HEADER {
+        return Ok(Placed::Done);
+    }
+    let first = queue.next_avail();
+    let mut buffers = Vec::new();
+    let mut room = 0;
+    while room < frame.len() && (merge || buffers.is_empty()) {
+        let Some(chain) = queue.iter(memory)?.next() else {
+            queue.set_next_avail(first);
+            return Ok(Placed::NoBuffers);
+        };
+        let head = chain.head_index();
+        let segments = Segments::of(memory, chain)?;
+        room += segments.writable_bytes();
+        buffers.push((head, segments));
+        // A driver whose buffers hold nothing would be asked for ever.
+        if buffers.len() > usize::from(queue.size()) {
+            return Err(Fault::NoRoom);
+        }
+    }
+    if room < frame.len() {
+        return Err(Fault::NoRoom);
+    }
+    let count = u16::try_from(buffers.len()).map_err(|_| Fault::NoRoom)?;
+    frame[BUFFERS_AT..HEADER].copy_from_slice(&count.to_le_bytes());
+    let mut done = 0;
+    for (head, segments) in buffers {
+        let written = segments.write(&frame[done..]);
+        queue.add_used(memory, head, u32::try_from(written).map_err(|_| Fault::NoRoom)?)?;
+        done += written;
+    }
+    Ok(Placed::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::devices::virtio::testing::{Ring, memory};
+
+    #[test]
+    fn a_frame_is_spread_over_buffers_and_says_how_many() {
+        let memory = memory();
+        let mut ring = Ring::new(&memory, 8);
+        for at in [0x4000, 0x5000, 0x6000] {
+            ring.add(&[(at, 20, true)]);
+        }
+        let mut frame: Vec<u8> = (0..50).collect();
+        assert!(matches!(place(&mut frame, &mut ring.queue, &memory, true).unwrap(), Placed::Done));
+        assert_eq!(ring.used(), [(0, 20), (1, 20), (2, 10)]);
+        assert_eq!(ring.bytes(0x4000, 20)[10..12], [3, 0]);
+        assert_eq!(ring.bytes(0x6000, 10), (40..50).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn without_enough_buffers_none_is_used() {
+        let memory = memory();
+        let mut ring = Ring::new(&memory, 8);
+        ring.add(&[(0x4000, 20, true)]);
+        let mut frame = vec![0; 30];
+        assert!(matches!(place(&mut frame, &mut ring.queue, &memory, true).unwrap(), Placed::NoBuffers));
+        assert!(ring.used().is_empty());
+        ring.add(&[(0x5000, 20, true)]);
+        assert!(matches!(place(&mut frame, &mut ring.queue, &memory, true).unwrap(), Placed::Done));
+        assert_eq!(ring.used(), [(0, 20), (1, 10)]);
+    }
+
+    #[test]
+    fn buffers_without_room_are_a_fault_and_not_a_loop() {
+        let memory = memory();
+        let mut ring = Ring::new(&memory, 8);
+        for _ in 0..8 {
+            ring.add(&[(0x4000, 16, false)]);
+        }
+        let mut frame = vec![0; 30];
+        assert!(matches!(place(&mut frame, &mut ring.queue, &memory, true), Ok(Placed::NoBuffers) | Err(Fault::NoRoom)));
+        let mut ring = Ring::new(&memory, 8);
+        ring.add(&[(0x4000, 16, true)]);
+        assert!(matches!(place(&mut frame, &mut ring.queue, &memory, false), Err(Fault::NoRoom)));
+    }
+}

@@ -1,0 +1,16 @@
+//! What all virtio devices have in common (virtio 1.2): registers, queues, chains of descriptors.
+
+mod device;
+mod persist;
+mod queues;
+mod segments;
+mod transport;
+
+pub(crate) use device::{Fault, Served, VirtioDevice, Wake};
+pub(crate) use persist::{DeviceRecord, TransportRecord};
+pub(crate) use queues::{Queues, serve_chains};
+pub(crate) use segments::Segments;
+pub(crate) use transport::{QUEUE_NOTIFY, Transport};
+
+#[cfg(test)]
+pub(crate) mod testing;

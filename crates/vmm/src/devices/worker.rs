@@ -1,0 +1,79 @@
+//! Threads that let devices work: one for each disk, whose files may keep it waiting, and one for all others.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::bus::lock;
+use super::virtio::{Transport, Wake};
+use crate::jail::seccomp::{self, ThreadKind};
+
+/// Events taken at once.
+const EVENTS: usize = 32;
+
+/// The threads of a machine's devices. They end with the process.
+pub(crate) struct Workers;
+
+impl Workers {
+    /// Starts a thread for each group of devices.
+    pub(crate) fn start(groups: Vec<(&str, Vec<Arc<Mutex<Transport>>>)>) -> io::Result<()> {
+        for (name, devices) in groups {
+            let worker = Worker::new(devices)?;
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run())?;
+        }
+        Ok(())
+    }
+}
+
+struct Worker {
+    epoll: Epoll,
+    /// What each event's number stands for.
+    sources: Vec<(usize, Wake)>,
+    devices: Vec<Arc<Mutex<Transport>>>,
+}
+
+impl Worker {
+    fn new(devices: Vec<Arc<Mutex<Transport>>>) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let mut sources = Vec::new();
+        for (index, device) in devices.iter().enumerate() {
+            let device = lock(device);
+            for (queue, bell) in device.bells().iter().enumerate() {
+                watch(&epoll, bell, EventSet::IN, sources.len() as u64)?;
+                sources.push((index, Wake::Queue(queue)));
+            }
+            if let Some(fd) = device.host_fd() {
+                // At edges: a device that has no use for what waits there is not woken again and again. It looks again when its queue's bell rings.
+                let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, sources.len() as u64);
+                epoll.ctl(ControlOperation::Add, fd, event)?;
+                sources.push((index, Wake::Host));
+            }
+        }
+        Ok(Self { epoll, sources, devices })
+    }
+
+    fn run(self) {
+        if let Err(error) = seccomp::confine(ThreadKind::Device) {
+            crate::end::now(&format!("a device's thread could not be confined: {error}"));
+        }
+        let mut events = [EpollEvent::default(); EVENTS];
+        loop {
+            let ready = match self.epoll.wait(-1, &mut events) {
+                Ok(ready) => ready,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => crate::end::now(&format!("waiting for devices failed: {error}")),
+            };
+            for event in &events[..ready] {
+                let (device, wake) = self.sources[event.data() as usize];
+                lock(&self.devices[device]).serve(wake);
+            }
+        }
+    }
+}
+
+fn watch(epoll: &Epoll, bell: &EventFd, events: EventSet, number: u64) -> io::Result<()> {
+    epoll.ctl(ControlOperation::Add, bell.as_raw_fd(), EpollEvent::new(events, number))
+}

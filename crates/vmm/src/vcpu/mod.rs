@@ -1,0 +1,110 @@
+//! Threads that run the guest's instructions, one for each vCPU, and the gate that stops them all.
+//!
+//! ```text
+//! parked ──let go──▶ running ──pause──▶ kicked out of KVM ──pending access completed──▶ parked
+//! ```
+//! A parked thread holds no lock: whoever has paused the machine reads and writes the vCPU itself. Threads start parked and end with the process.
+
+mod gate;
+mod run;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::signal::{Killable, register_signal_handler};
+
+use crate::devices::Bus;
+use crate::jail::seccomp::{self, ThreadKind};
+use gate::Gate;
+
+/// The first real-time signal: takes a thread out of KVM.
+const KICK: i32 = 0;
+/// A kick that comes just before the thread enters KVM is lost: after this it is kicked again.
+const KICK_AGAIN: Duration = Duration::from_millis(1);
+
+/// All vCPUs of a machine.
+pub(crate) struct Vcpus {
+    vcpus: Vec<Vcpu>,
+    gate: Arc<Gate>,
+    bus: Arc<OnceLock<Bus>>,
+}
+
+struct Vcpu {
+    fd: Arc<Mutex<VcpuFd>>,
+    thread: JoinHandle<()>,
+}
+
+impl Vcpus {
+    /// Starts a parked thread for each.
+    pub(crate) fn start(fds: Vec<VcpuFd>) -> io::Result<Self> {
+        register_signal_handler(vmm_sys_util::signal::SIGRTMIN() + KICK, on_kick)
+            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        let gate = Arc::new(Gate::new(fds.len()));
+        let bus = Arc::new(OnceLock::new());
+        let start = |(id, fd)| {
+            let fd = Arc::new(Mutex::new(fd));
+            let (own, gate, bus) = (fd.clone(), gate.clone(), bus.clone());
+            let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || life(&own, &gate, &bus))?;
+            Ok(Vcpu { fd, thread })
+        };
+        let vcpus = fds.into_iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok(Self { vcpus, gate, bus })
+    }
+
+    pub(crate) fn count(&self) -> u8 {
+        u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX)
+    }
+
+    /// Each vCPU in turn. Waits for a thread that runs: only for machines that are paused.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (u8, MutexGuard<'_, VcpuFd>)> {
+        (0u8..).zip(self.vcpus.iter().map(|vcpu| crate::devices::lock(&vcpu.fd)))
+    }
+
+    /// Tells the threads where accesses outside RAM go. Once, before they are let go.
+    pub(crate) fn attach(&self, bus: Bus) -> &Bus {
+        self.bus.get_or_init(|| bus)
+    }
+
+    pub(crate) fn bus(&self) -> Option<&Bus> {
+        self.bus.get()
+    }
+
+    pub(crate) fn run(&self) {
+        self.gate.open();
+    }
+
+    /// Returns when none of them executes an instruction any more.
+    pub(crate) fn pause(&self) {
+        self.gate.close();
+        loop {
+            for vcpu in &self.vcpus {
+                // A thread that is gone has taken the process with it.
+                let _ = vcpu.thread.kill(KICK);
+            }
+            if self.gate.wait_all_parked(KICK_AGAIN) {
+                return;
+            }
+        }
+    }
+}
+
+/// Being interrupted is all there is to it.
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+fn life(fd: &Mutex<VcpuFd>, gate: &Gate, bus: &OnceLock<Bus>) {
+    if let Err(error) = seccomp::confine(ThreadKind::Vcpu) {
+        crate::end::now(&format!("a vCPU's thread could not be confined: {error}"));
+    }
+    loop {
+        gate.park();
+        let Some(bus) = bus.get() else { continue };
+        let mut fd = crate::devices::lock(fd);
+        while gate.is_open() {
+            run::step(&mut fd, bus);
+        }
+        run::complete(&mut fd);
+    }
+}
