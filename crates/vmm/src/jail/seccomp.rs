@@ -68,6 +68,7 @@ const DEVICE: &[i64] = &[
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_fstat,
+    libc::SYS_fstatfs,
     libc::SYS_statx,
 ];
 

@@ -1,0 +1,139 @@
+"""Drives emberbox-vmm by its control socket, as the daemon does, without the daemon: its process, the machine in it, the agent in the guest."""
+import array, contextlib, ctypes, fcntl, json, os, socket, struct, subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bin/emberbox-agent/tests/guest"))
+from machine import GUEST, GUEST_MAC, HOST, HOST_MAC, Agent, sh  # noqa: E402
+
+GENERATION = 1
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BASE = Path(os.environ.get("EMBERBOX_BASE", TARGET / "base"))
+COMMAND_LINE = ("console=ttyS0 quiet reboot=t panic=-1 edd=off 8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 random.trust_cpu=off")
+UID = 61000
+CLONE_NEWPID = 0x2000_0000
+
+
+def binary():
+    found = [TARGET / "release/emberbox-vmm", TARGET / "x86_64-unknown-linux-gnu/release/emberbox-vmm"]
+    return next(path for path in found if path.exists())
+
+
+def enter_network():
+    """Moves this process into a network namespace of its own."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x4000_0000):
+        raise OSError(ctypes.get_errno(), "unshare")
+    sh("ip link set lo up")
+
+
+def make_tap():
+    """The tap that the guest's card is on, with the host's end of the link. It goes with the descriptor."""
+    tap = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(tap, 0x4004_54CA, struct.pack("16sH22x", b"tap0", 0x0002 | 0x1000 | 0x4000))
+    sh(f"""set -e; ip link set tap0 address {HOST_MAC} up
+        for a in {HOST}/29 169.254.169.253/29 169.254.169.254/29; do ip addr add $a dev tap0; done
+        ip neigh replace {GUEST} lladdr {GUEST_MAC} nud permanent dev tap0""")
+    return tap
+
+
+class Refused(Exception):
+    pass
+
+
+class Monitor(Agent):
+    """One monitor process."""
+
+    def __init__(self, work, uid=UID, wrapper=()):
+        self.work, self.uid = Path(work), uid
+        ours, theirs = socket.socketpair()
+        kvm = os.open("/dev/kvm", os.O_RDWR)
+        self.console = open(self.work / "console.log", "ab")
+        command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
+                                        pass_fds=[theirs.fileno(), kvm], env={})
+        theirs.close()
+        os.close(kvm)
+        self.socket = ours
+        self.socket.settimeout(60)
+        self.tap = None
+
+    def call(self, request, fds=()):
+        line = json.dumps({"generation": GENERATION, "request": request}).encode() + b"\n"
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([line], rights)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            data = self.socket.recv(65536)
+            if not data:
+                raise Refused(f"the monitor ended ({self.process.wait()}): {self.log()[-2000:]}")
+            answer += data
+        answer = json.loads(answer)
+        if "failed" in answer:
+            raise Refused(answer["failed"]["reason"])
+        return answer.get("stats") or dict(answer["done"]["steps"])
+
+    def log(self):
+        return (self.work / "console.log").read_text(errors="replace")
+
+    def listener(self):
+        listener = socket.socket(socket.AF_UNIX)
+        path = self.work / "control.sock"
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen()
+        return listener
+
+    def reconnect(self):
+        """As a restarted daemon does."""
+        self.socket.close()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        self.socket.connect(str(self.work / "control.sock"))
+
+    def machine(self, disks, vcpus, memory):
+        """`disks`: serial -> (read only, [(format, path), ...])."""
+        mac = [int(part, 16) for part in GUEST_MAC.split(":")]
+        named = [{"serial": serial, "read_only": read_only, "layers": [format for format, _ in layers]} for serial, (read_only, layers) in disks.items()]
+        fds = []
+        for read_only, layers in disks.values():
+            for depth, (_, path) in enumerate(layers):
+                fds.append(os.open(path, os.O_RDONLY if read_only or depth else os.O_RDWR))
+        return {"vcpus": vcpus, "memory_mib": memory, "mac": mac, "disks": named}, fds
+
+    def give(self, request, machine_fds, files):
+        self.tap = make_tap()
+        listener = self.listener()
+        fds = [listener.fileno(), self.tap, *machine_fds, *files]
+        try:
+            return self.call(request, fds)
+        finally:
+            listener.close()
+            for fd in fds[1:]:
+                os.close(fd)
+
+    def boot(self, disks, memory_file, vcpus=1, memory=512, extra=""):
+        with open(memory_file, "wb") as file:
+            file.truncate(memory << 20)
+        machine, fds = self.machine(disks, vcpus, memory)
+        files = [os.open(BASE / "vmlinuz", os.O_RDONLY), os.open(BASE / "initramfs", os.O_RDONLY), os.open(memory_file, os.O_RDWR)]
+        return self.give({"boot": {"machine": machine, "command_line": f"{COMMAND_LINE} {extra}".strip()}}, fds, files)
+
+    def restore(self, disks, memory_file, state, vcpus=1, memory=512, layer=None):
+        machine, fds = self.machine(disks, vcpus, memory)
+        files = [os.open(memory_file, os.O_RDONLY), os.open(state, os.O_RDONLY)]
+        files += [os.open(path, os.O_RDONLY) for path in layer or ()]
+        return self.give({"restore": {"machine": machine, "layered": layer is not None}}, fds, files)
+
+    def save_state(self, path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            return self.call("save_state", [file])
+        finally:
+            os.close(file)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+        self.console.close()
