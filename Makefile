@@ -31,7 +31,7 @@ build: install-deps daemon base ## Build the daemon, the programs of the guest, 
 
 daemon:
 	@$(call say,"building the daemon: a few minutes the first time")
-	cargo build --release --locked -p emberbox -p xtask
+	cargo build --release --locked -p emberbox -p emberbox-monitor -p xtask
 
 guest-programs:
 	@$(call say,"building what runs in guests: statically linked")

@@ -3,6 +3,7 @@ virtio_mmio
 virtio_blk
 virtio_net
 virtio_rng
+virtio_balloon
 crc32c_intel
 ext4
 overlay

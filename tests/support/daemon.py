@@ -27,9 +27,11 @@ def free_port():
 
 class Daemon(Endpoint):
     def __init__(self, directory=None, config=None):
-        """`config` is the text of a configuration file."""
+        """`config` is the text of a configuration file. EMBERBOX_ENGINE chooses the engine."""
         super().__init__()
         self.directory = Path(directory or tempfile.mkdtemp(prefix="emberbox-test-"))
+        if engine := os.environ.get("EMBERBOX_ENGINE"):
+            config = (config or "") + f"\n[engine]\nkind = {engine!r}\n"
         self.config = self.directory / "emberbox.toml" if config else None
         if config:
             self.config.write_text(config)

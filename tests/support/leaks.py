@@ -36,7 +36,8 @@ def command_line(pid):
 
 def virtual_machines_in(directory):
     """As `processes_in`, the virtual machines alone."""
-    return {pid: line for pid, line in processes_in(directory).items() if line.startswith("qemu-system")}
+    programs = ("qemu-system-x86_64", "emberbox-vmm")
+    return {pid: line for pid, line in processes_in(directory).items() if line.split(" ")[0].rpartition("/")[2] in programs}
 
 
 def network_prefix(data):

@@ -83,6 +83,8 @@ pub(crate) struct Ingress {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Engine {
     pub kind: EngineKind,
+    /// The KVM engine's monitor program.
+    pub monitor: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -90,6 +92,7 @@ pub(crate) struct Engine {
 pub(crate) enum EngineKind {
     #[default]
     Auto,
+    Kvm,
     QemuTcg,
     QemuKvm,
 }
@@ -190,6 +193,7 @@ impl From<EngineKind> for EngineChoice {
     fn from(kind: EngineKind) -> Self {
         match kind {
             EngineKind::Auto => Self::Auto,
+            EngineKind::Kvm => Self::Kvm,
             EngineKind::QemuTcg => Self::QemuTcg,
             EngineKind::QemuKvm => Self::QemuKvm,
         }

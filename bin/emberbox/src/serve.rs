@@ -178,6 +178,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
         data: data.join("host"),
         base: config.base.clone(),
         engine: config.engine.kind.into(),
+        monitor: config.engine.monitor.clone(),
         network,
         extra_ca_pem: trust::for_guests(&config.trust.ca_bundle)?,
         disk_reserve: config.storage.reserve_mib << 20,

@@ -82,6 +82,11 @@ impl Group {
         OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))
     }
 
+    /// Moves a process in. What it has used so far stays with the group it comes from.
+    pub(crate) fn admit(&self, pid: i32) -> io::Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
     /// Removes the group when its process has ended.
     pub(crate) async fn remove(&self) {
         for _ in 0..EMPTY_WITHIN {

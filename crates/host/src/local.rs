@@ -15,8 +15,7 @@ use crate::api::{
 };
 use crate::base::{Base, BaseError};
 use crate::cgroup::Cgroups;
-use crate::engine::qemu::{Accelerator, QemuEngine};
-use crate::engine::{Engine, EngineError, Vm};
+use crate::engine::{self, Engine, EngineError, Vm};
 use crate::failpoints;
 use crate::layout::Layout;
 use crate::machine;
@@ -37,6 +36,8 @@ pub struct LocalHostConfig {
     /// The managed base that `guest/build` made.
     pub base: PathBuf,
     pub engine: EngineChoice,
+    /// The KVM engine's monitor program; beside this program when none is named.
+    pub monitor: Option<PathBuf>,
     pub network: NetworkConfig,
     /// PEM certificates that builds trust beside the system's own; empty for none.
     pub extra_ca_pem: String,
@@ -49,8 +50,10 @@ pub struct LocalHostConfig {
 /// Which engine runs machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// QEMU, with KVM if this host has it.
+    /// KVM where the CPU has instructions for it and a guest runs; else QEMU, which translates.
     Auto,
+    /// The own monitor (`emberbox-vmm`), or no start.
+    Kvm,
     QemuTcg,
     QemuKvm,
 }
@@ -77,7 +80,7 @@ pub enum StartError {
 pub struct LocalHost {
     pub(crate) layout: Layout,
     pub(crate) base: Base,
-    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) cells: CellPool,
     pub(crate) sockets: SocketFactory,
     pub(crate) extra_ca_pem: String,
@@ -116,20 +119,17 @@ impl LocalHost {
         let failed = |source| StartError::Data { path: config.data.clone(), source };
         let layout = Layout::prepare(&config.data).map_err(failed)?;
         let base = Base::open(&config.base)?;
-        let accelerator = match config.engine {
-            EngineChoice::Auto => None,
-            EngineChoice::QemuTcg => Some(Accelerator::Tcg),
-            EngineChoice::QemuKvm => Some(Accelerator::kvm().map_err(|error| StartError::Engine(error.into()))?),
-        };
-        let probe = tokio::task::spawn_blocking(move || QemuEngine::probe(accelerator)).await;
-        let engine = probe.map_err(|error| StartError::Engine(error.into()))?.map_err(|error| StartError::Engine(error.into()))?;
+        let (choice, monitor) = (config.engine, config.monitor.clone());
+        let chosen = tokio::task::spawn_blocking(move || engine::choose(choice, monitor)).await;
+        let engine = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
         tracing::info!(identity = ?engine.identity(), "engine chosen");
-        let cells = CellPool::start(&config.network, &config.data.join("network")).await?;
+        let told = engine.clone();
+        let cells = CellPool::start(&config.network, &config.data.join("network"), Box::new(move |uid| told.cell_is_ready(uid))).await?;
         let cells_name = cells.name().to_owned();
         let host = Arc::new(Self {
             layout,
             base,
-            engine: Box::new(engine),
+            engine,
             cells,
             sockets: SocketFactory::start().map_err(failed)?,
             extra_ca_pem: config.extra_ca_pem.clone(),

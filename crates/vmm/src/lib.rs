@@ -16,23 +16,30 @@ mod builder;
 pub mod control;
 mod devices;
 mod end;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jail;
 mod log;
 mod machine;
 mod memory;
+mod probe;
 mod random;
-pub mod snapshot;
+mod snapshot;
 mod steps;
 mod vcpu;
 mod vm;
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 pub use arch::cpuid::CpuProfile;
 pub use devices::DiskFormat;
 pub use jail::JailError;
+pub use probe::{ProbeError, probe};
+pub use snapshot::FORMAT as STATE_FORMAT;
+
+/// The machine that guests see. Raised by every change of it that a guest can notice: a snapshot fits the machine it was made on.
+pub const MACHINE: u32 = 1;
 
 /// Why a monitor ended of its own accord.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +75,3 @@ fn open_kvm(fd: OwnedFd) -> kvm_ioctls::Kvm {
     // SAFETY: the descriptor is open and handed over; should it be of something else, its calls fail.
     unsafe { kvm_ioctls::Kvm::from_raw_fd(fd.into_raw_fd()) }
 }
-
-/// Whether KVM can make a machine here, and for which CPU profile.
-pub fn probe(device: File) -> Result<CpuProfile, vm::VmError> {
-    let kvm = open_kvm(device.into());
-    let vm = vm::EmptyVm::create(&kvm, 1, &mut steps::Steps::start())?;
-    Ok(vm.profile)
-}
-
-pub use vm::VmError;

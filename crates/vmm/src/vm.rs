@@ -16,7 +16,7 @@ use crate::steps::Steps;
 use crate::vcpu::Vcpus;
 
 #[derive(Debug, thiserror::Error)]
-pub enum VmError {
+pub(crate) enum VmError {
     #[error("KVM could not {attempted}")]
     Kvm {
         attempted: &'static str,

@@ -2,7 +2,14 @@
 //!
 //! An engine gets everything open: descriptors of disks, memory, state, tap. It knows no path of an image and no policy.
 
-pub(crate) mod qemu;
+mod channel;
+mod choice;
+mod kvm;
+mod output;
+mod process;
+mod qemu;
+
+pub(crate) use choice::choose;
 
 use std::fs::File;
 use std::io;
@@ -17,6 +24,11 @@ use crate::cgroup::Group;
 use crate::snapshot::EngineIdentity;
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
+
+/// What every guest's kernel is told: where its log goes, that it ends with its kernel, and what a stock kernel looks for or tests at boot that these
+/// machines do not have or need: a second less without hardware virtualization.
+const GUEST_ARGUMENTS: &str = "console=ttyS0 quiet reboot=t panic=-1 edd=off 8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 \
+                               random.trust_cpu=off";
 
 /// A virtual machine to be started.
 pub(crate) struct VmSpec {
@@ -88,6 +100,8 @@ pub(crate) trait Engine: Send + Sync {
     async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError>;
     /// Starts the process of a machine that [`Vm::run_restored`] will bring back.
     async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError>;
+    /// A cell has been made whose machine will run as `uid`: whatever of its process can be prepared may be.
+    fn cell_is_ready(&self, uid: u32);
     /// Takes over a living process after a restart of the daemon.
     async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError>;
 }
@@ -95,6 +109,8 @@ pub(crate) trait Engine: Send + Sync {
 #[async_trait]
 pub(crate) trait Vm: Send + Sync {
     fn process(&self) -> ProcessIdentity;
+    /// The namespace of its cell.
+    fn namespace(&self) -> io::Result<NetworkNamespace>;
     /// Loads the state that the machine was started with and lets it run. Separate from the start, so that the process is on record before it touches
     /// the machine's disk. What must not run yet was frozen by the agent before the snapshot.
     async fn run_restored(&self) -> Result<(), EngineError>;

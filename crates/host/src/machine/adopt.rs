@@ -12,11 +12,12 @@ use super::resume::put_back;
 use crate::engine::Vm;
 use crate::layout::{Layout, MachineFiles};
 use crate::local::{LocalHost, Running, remove_directory};
+use crate::network::Cell;
 use crate::snapshot::Manifest;
 use crate::snapshot::document::DocumentError;
 use crate::steps::Steps;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::{HostError, ImageKey, Machine, MachineId, MachineShape, MachineStatus, failpoints};
+use crate::{HostError, ImageKey, Machine, MachineId, MachineShape, MachineStatus, NetworkError, failpoints};
 
 /// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
 const AWAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ async fn adopt(
     vm: Arc<dyn Vm>,
 ) {
     let taken = match shape_of(host, record) {
-        Ok(shape) => host.cells.adopt(process.identity.pid, process.cell).map(|cell| (shape, cell)).map_err(HostError::from),
+        Ok(shape) => cell_of(host, vm.as_ref(), process.cell).map(|cell| (shape, cell)).map_err(HostError::from),
         Err(error) => Err(error),
     };
     match taken {
@@ -105,7 +106,9 @@ async fn end_process(host: &LocalHost, record: &MachineRecord) {
 fn end_strays(host: &LocalHost) -> io::Result<()> {
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let stray = host.cells.is_user(real_uid(pid).unwrap_or_default()) && !host.runs_as(pid);
+        // Monitors that stand ready for this daemon's launches are its own children.
+        let ours = host.runs_as(pid) || status_number(pid, "PPid:") == Some(std::process::id());
+        let stray = !ours && host.cells.is_user(status_number(pid, "Uid:").unwrap_or_default());
         if stray && let Ok(process) = ProcessIdentity::of(pid).and_then(ProcessHandle::open) {
             tracing::info!(pid, "ending a virtual machine process that belongs to no machine");
             process.kill();
@@ -114,10 +117,17 @@ fn end_strays(host: &LocalHost) -> io::Result<()> {
     Ok(())
 }
 
-/// From `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped.
-fn real_uid(pid: i32) -> Option<u32> {
+/// The cell of a living machine.
+fn cell_of(host: &LocalHost, vm: &dyn Vm, number: u32) -> Result<Cell, NetworkError> {
+    let opened = vm.namespace();
+    let namespace = opened.map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
+    host.cells.adopt(namespace, number)
+}
+
+/// The first number of a line of `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped.
+fn status_number(pid: i32, name: &str) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
 /// The daemon may have been killed while the machine was paused or frozen, at the start or the end of its run: then it goes on. One that ran all the while is

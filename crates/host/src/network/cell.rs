@@ -48,15 +48,13 @@ impl Cell {
         Ok(Self { namespace, number: link.number, tap: Some(tap), interface: link.interface.clone(), _dns: dns })
     }
 
-    /// Takes over the cell of a living process after a restart of the daemon.
+    /// Takes over the cell of a living process, by its namespace, after a restart of the daemon.
     pub(super) fn adopt(
-        pid: i32,
+        namespace: NetworkNamespace,
         link: &Link,
         resolvers: &[std::net::IpAddr],
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, NetworkError> {
-        let namespace = NetworkNamespace::of_process(pid)
-            .map_err(|source| NetworkError::Io { attempted: "open a machine's network namespace", source })?;
         let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
         Ok(Self { namespace, number: link.number, tap: None, interface: link.interface.clone(), _dns: dns })
     }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::addresses::{LINKS, SLICES, Slice};
 use super::cell::Cell;
 use super::{NetworkConfig, NetworkError, dns, rules, tools};
+use crate::sys::namespace::NetworkNamespace;
 
 /// Users of machines have numbers from here on: above what distributions and `subuid` hand out, below the 31 bits that all tools can handle.
 const FIRST_USER: u32 = 0x7000_0000;
@@ -35,6 +36,9 @@ pub(crate) struct CellPool {
     refill: JoinHandle<()>,
 }
 
+/// Called with the user number of a cell's machine.
+pub(crate) type ReadyHook = Box<dyn Fn(u32) + Send + Sync>;
+
 #[derive(Debug)]
 struct Factory {
     slice: Slice,
@@ -46,8 +50,9 @@ struct Factory {
 }
 
 impl CellPool {
-    /// Prepares the host (rules, forwarding) and starts filling. `record` is the file that remembers which addresses this daemon uses.
-    pub(crate) async fn start(config: &NetworkConfig, record: &Path) -> Result<Self, NetworkError> {
+    /// Prepares the host (rules, forwarding) and starts filling. `record` is the file that remembers which addresses this daemon uses;
+    /// `tell` is told the user number of each cell that is put into the pool.
+    pub(crate) async fn start(config: &NetworkConfig, record: &Path, tell: ReadyHook) -> Result<Self, NetworkError> {
         let record = record.to_path_buf();
         let claimed = tokio::task::spawn_blocking(move || claim_slice(&record)).await;
         let (slice, lock) =
@@ -72,7 +77,7 @@ impl CellPool {
             runtime: tokio::runtime::Handle::current(),
         });
         let (ready, taken) = (Arc::new(Mutex::new(VecDeque::new())), Arc::new(Notify::new()));
-        let refill = tokio::spawn(refill(factory.clone(), ready.clone(), taken.clone(), config.pool));
+        let refill = tokio::spawn(refill(factory.clone(), ready.clone(), taken.clone(), config.pool, tell));
         Ok(Self { factory, ready, taken, refill })
     }
 
@@ -88,7 +93,7 @@ impl CellPool {
 
     /// A user number that no other living machine of any daemon on this host has.
     pub(crate) fn user_of(&self, cell: &Cell) -> u32 {
-        FIRST_USER + self.factory.slice.number * LINKS + cell.number
+        self.factory.user_of(cell)
     }
 
     /// `ebNN`: no other daemon on this host has it while this one lives.
@@ -102,8 +107,8 @@ impl CellPool {
         (first..first + LINKS).contains(&uid)
     }
 
-    pub(crate) fn adopt(&self, pid: i32, number: u32) -> Result<Cell, NetworkError> {
-        Cell::adopt(pid, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
+    pub(crate) fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
+        Cell::adopt(namespace, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
     }
 }
 
@@ -122,6 +127,10 @@ impl Drop for CellPool {
 }
 
 impl Factory {
+    fn user_of(&self, cell: &Cell) -> u32 {
+        FIRST_USER + self.slice.number * LINKS + cell.number
+    }
+
     async fn make(self: &Arc<Self>) -> Result<Cell, NetworkError> {
         let factory = self.clone();
         let made = tokio::task::spawn_blocking(move || factory.make_blocking());
@@ -146,11 +155,14 @@ impl Factory {
     }
 }
 
-async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken: Arc<Notify>, size: usize) {
+async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken: Arc<Notify>, size: usize, tell: ReadyHook) {
     loop {
         while ready.lock().unwrap_or_else(PoisonError::into_inner).len() < size {
             match factory.make().await {
-                Ok(cell) => ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell),
+                Ok(cell) => {
+                    tell(factory.user_of(&cell));
+                    ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell);
+                }
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

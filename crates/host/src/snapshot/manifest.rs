@@ -20,7 +20,7 @@ const FORMAT: u32 = 2;
 /// What must be equal on the host that restores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EngineIdentity {
-    /// `qemu-tcg` or `qemu-kvm`.
+    /// `kvm`, `qemu-tcg` or `qemu-kvm`.
     pub engine: String,
     pub version: String,
     /// The guest-visible CPU.

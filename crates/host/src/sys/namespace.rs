@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 5;
 /// A guest is a hop away: one that acknowledges nothing for this long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(20);
+
+nix::ioctl_none!(tun_get_namespace, b'T', 227);
 
 /// An open network namespace. It lives as long as this, or as a process or thread in it.
 #[derive(Debug, Clone)]
@@ -36,6 +38,14 @@ impl NetworkNamespace {
     /// The namespace a process is in.
     pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
         Ok(Self(Arc::new(File::open(format!("/proc/{pid}/ns/net"))?.into())))
+    }
+
+    /// The namespace that a tap is in.
+    pub(crate) fn of_tap(tap: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: TUNGETDEVNETNS takes no argument and returns a new descriptor or -1.
+        let fd = unsafe { tun_get_namespace(tap.as_raw_fd())? };
+        // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
     fn current() -> io::Result<Self> {

@@ -60,6 +60,17 @@ impl ProcessHandle {
         let _ = self.fd.readable().await;
     }
 
+    /// A copy of one of its descriptors.
+    pub(crate) fn copy_descriptor(&self, number: i32) -> io::Result<OwnedFd> {
+        // SAFETY: pidfd_getfd takes three integers and returns a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.fd.get_ref().as_raw_fd(), number, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
     pub(crate) fn kill(&self) {
         // SAFETY: pidfd_send_signal with a descriptor we own, no siginfo and no flags; a process that has ended answers ESRCH, which is what we want.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.get_ref().as_raw_fd(), libc::SIGKILL, 0usize, 0) };

@@ -37,6 +37,23 @@ pub(crate) fn spawn_confined(mut command: Command, confinement: Confinement) -> 
     command.spawn()
 }
 
+/// Executes `command` as root in a pid namespace of its own, for a program that confines itself. It inherits nothing but its output and `inherited`, under
+/// the same numbers. The child is a session leader: it outlives the daemon and its terminal.
+pub(crate) fn spawn_to_be_jailed(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Child> {
+    let prepare = move || {
+        setsid()?;
+        inherited.iter().try_for_each(keep_over_exec)
+    };
+    // SAFETY: between fork and exec only system calls are made; everything they need was allocated before, in `inherited`.
+    unsafe { command.pre_exec(prepare) };
+    // The namespace is for children of the thread that asks: one of its own, which ends with this.
+    let spawn = move || {
+        unshare(CloneFlags::CLONE_NEWPID)?;
+        command.spawn()
+    };
+    std::thread::scope(|scope| scope.spawn(spawn).join()).map_err(|_| io::Error::other("a thread that starts a process panicked"))?
+}
+
 fn confine(to: &Confinement) -> io::Result<()> {
     setsid()?;
     if let Some(entrance) = &to.entrance {

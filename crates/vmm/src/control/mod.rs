@@ -13,7 +13,6 @@ pub(crate) use request::{BootFiles, Common, RestoreFiles};
 pub(crate) use server::serve;
 
 /// For fuzzing: takes `bytes` as what a peer sends.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
+pub(crate) fn fuzz(bytes: &[u8]) {
     let _ = channel::parse(bytes);
 }

@@ -12,6 +12,9 @@ mod net;
 pub(crate) mod virtio;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use balloon::Balloon;
 pub use block::DiskFormat;
 pub(crate) use block::{Block, Disk, DiskError};

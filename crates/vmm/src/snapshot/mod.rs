@@ -18,7 +18,7 @@ pub(crate) use record::MachineRecord;
 
 const MAGIC: &[u8; 8] = b"EMBERVMM";
 /// What this version writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 const HEADER: usize = 20;
 /// Sixteen vCPUs take about 150 KB.
 const MAX_STATE: usize = 4 << 20;
@@ -81,8 +81,7 @@ fn decode(bytes: &[u8]) -> Result<MachineRecord, SnapshotError> {
 }
 
 /// For fuzzing: parses `bytes` as a state file, and as the state within one.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
+pub(crate) fn fuzz(bytes: &[u8]) {
     let _ = decode(bytes);
     let _ = postcard::take_from_bytes::<MachineRecord>(bytes);
 }

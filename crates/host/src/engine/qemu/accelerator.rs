@@ -21,9 +21,8 @@ pub(crate) enum Accelerator {
 impl Accelerator {
     /// KVM when the CPU has the instructions for it and the device opens. The device alone proves nothing: software-only KVM cannot run a stock kernel.
     pub(crate) fn detect() -> Self {
-        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         match Self::kvm() {
-            Ok(kvm) if offers_virtualization(&flags) => kvm,
+            Ok(kvm) if has_virtualization() => kvm,
             _ => Self::Tcg,
         }
     }
@@ -78,6 +77,11 @@ impl Accelerator {
             Self::Kvm { group } => Some(group),
         }
     }
+}
+
+/// Whether the CPU's flags promise hardware virtualization.
+pub(crate) fn has_virtualization() -> bool {
+    offers_virtualization(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 
 fn offers_virtualization(cpuinfo: &str) -> bool {

@@ -1,17 +1,16 @@
 //! QEMU's control protocol (QMP): JSON lines over a private socket. One connection per errand, so that a restarted daemon is no special case.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, channel};
 
 /// QEMU answers within milliseconds; on a host out of breath it may take seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -27,10 +26,7 @@ pub(super) struct Qmp {
 impl Qmp {
     /// Connects to the socket in `directory`. QEMU need not have come up: what is sent waits for it.
     pub(super) async fn connect(directory: &Path, name: &str) -> Result<Self, EngineError> {
-        // Through the directory's descriptor: the path itself may be longer than a socket address can be.
-        let directory = std::fs::File::open(directory).map_err(EngineError::Control)?;
-        let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
-        let stream = UnixStream::connect(path).await.map_err(EngineError::Control)?;
+        let stream = channel::connect(directory, name).await.map_err(EngineError::Control)?;
         let mut this = Self { stream: BufReader::new(stream) };
         this.send("qmp_capabilities", json!({})).await?;
         Ok(this)
@@ -58,16 +54,7 @@ impl Qmp {
     pub(super) async fn give(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), EngineError> {
         let mut line = json!({"execute": "getfd", "arguments": {"fdname": name}}).to_string();
         line.push('\n');
-        let stream = self.stream.get_ref();
-        let send = || {
-            let (data, fds) = ([io::IoSlice::new(line.as_bytes())], [fd.as_raw_fd()]);
-            let control = [ControlMessage::ScmRights(&fds)];
-            Ok(sendmsg::<()>(stream.as_raw_fd(), &data, &control, MsgFlags::empty(), None)?)
-        };
-        let sent = stream.async_io(Interest::WRITABLE, send).await.map_err(EngineError::Control)?;
-        if sent != line.len() {
-            return Err(EngineError::Control(io::ErrorKind::WriteZero.into()));
-        }
+        channel::send(self.stream.get_ref(), line.as_bytes(), &[fd]).await.map_err(EngineError::Control)?;
         self.answer("getfd").await.map(|_| ())
     }
 

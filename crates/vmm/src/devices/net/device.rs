@@ -38,7 +38,16 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new(tap: OwnedFd, mac: [u8; 6]) -> io::Result<Self> {
-        Ok(Self { tap: Tap::new(tap)?, mac, receiver: Receiver::new(), merge: false })
+        Ok(Self::with(Tap::new(tap, true)?, mac))
+    }
+
+    /// On any descriptor instead of a tap, for fuzzing.
+    pub(crate) fn on(stand_in: OwnedFd, mac: [u8; 6]) -> io::Result<Self> {
+        Ok(Self::with(Tap::new(stand_in, false)?, mac))
+    }
+
+    fn with(tap: Tap, mac: [u8; 6]) -> Self {
+        Self { tap, mac, receiver: Receiver::new(), merge: false }
     }
 
     fn receive(&mut self, queues: &mut Queues<'_>) -> Result<Served, Fault> {

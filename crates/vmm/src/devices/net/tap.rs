@@ -21,36 +21,43 @@ const OFFLOAD_CHECKSUM: libc::c_ulong = 1;
 const OFFLOAD_TSO4: libc::c_ulong = 2;
 const OFFLOAD_TSO6: libc::c_ulong = 4;
 
-pub(super) struct Tap(File);
+pub(super) struct Tap {
+    file: File,
+    /// False for a stand-in that knows none of a tap's calls.
+    is_tap: bool,
+}
 
 impl Tap {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd, is_tap: bool) -> io::Result<Self> {
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-        Ok(Self(fd.into()))
+        Ok(Self { file: fd.into(), is_tap })
     }
 
     /// Sets the tap up for what the driver can take. A driver that takes fewer features gets packets made whole by the host's kernel.
     pub(super) fn configure(&self, features: u64) -> io::Result<()> {
+        if !self.is_tap {
+            return Ok(());
+        }
         let size = HEADER as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
-        unsafe { tun_set_header_size(self.0.as_raw_fd(), &size)? };
+        unsafe { tun_set_header_size(self.file.as_raw_fd(), &size)? };
         let has = |bit: u32, offload| if features & 1 << bit != 0 { offload } else { 0 };
         let offload = has(VIRTIO_NET_F_GUEST_CSUM, OFFLOAD_CHECKSUM)
             | has(VIRTIO_NET_F_GUEST_TSO4, OFFLOAD_TSO4)
             | has(VIRTIO_NET_F_GUEST_TSO6, OFFLOAD_TSO6);
         // SAFETY: TUNSETOFFLOAD takes a number.
-        unsafe { tun_set_offload(self.0.as_raw_fd(), offload as _)? };
+        unsafe { tun_set_offload(self.file.as_raw_fd(), offload as _)? };
         Ok(())
     }
 
     pub(super) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
     }
 
     /// The next frame with its header; none when there is nothing.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.0.read(buffer) {
+        match self.file.read(buffer) {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -66,6 +73,6 @@ impl Tap {
             // the guest's own affair.
             .map(|guard| IoSlice::new(unsafe { std::slice::from_raw_parts(guard.as_ptr(), guard.len()) }))
             .collect();
-        let _ = self.0.write_vectored(&vectors);
+        let _ = self.file.write_vectored(&vectors);
     }
 }

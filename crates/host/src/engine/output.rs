@@ -1,4 +1,4 @@
-//! The last of what a QEMU process and its guest's console printed: kept in memory and bounded, because a guest can print without end.
+//! The last of what a virtual machine process and its guest's console printed: kept in memory and bounded, because a guest can print without end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,116 @@
+//! The KVM engine: one `emberbox-vmm` process per machine (`crates/vmm`).
+//!
+//! A monitor is started empty: as root, in a pid namespace of its own, with a socket to this daemon and `/dev/kvm`. It confines itself, and can then be
+//! told to make all of a virtual machine that does not depend on a snapshot. That much is done for every cell that waits for a machine, so that a launch
+//! finds its monitor standing ready. The machine itself comes with one message that carries every descriptor the monitor will ever have.
+
+mod client;
+mod monitor;
+mod probe;
+mod vm;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::process::VmProcess;
+use super::{Boot, Engine, EngineError, GUEST_ARGUMENTS, Restore, Vm, VmSpec};
+use crate::snapshot::EngineIdentity;
+use crate::sys::pidfd::ProcessIdentity;
+use monitor::{Monitor, MonitorProgram};
+pub(crate) use probe::ProbeError;
+use vm::KvmVm;
+
+/// vCPUs of the first machines that are prepared for; then as many as the last launch had.
+const LIKELY_VCPUS: u8 = 1;
+
+pub(crate) struct KvmEngine {
+    identity: EngineIdentity,
+    monitors: Arc<Monitors>,
+}
+
+/// Monitors that stand ready, by the user that each has become. There are as many as there are cells in the pool.
+struct Monitors {
+    program: MonitorProgram,
+    ready: Mutex<HashMap<u32, Monitor>>,
+    vcpus: AtomicU8,
+}
+
+impl KvmEngine {
+    /// Tries KVM out, and finds the monitor. `monitor` is its program, by default beside the daemon's.
+    pub(crate) fn probe(monitor: Option<PathBuf>) -> Result<Self, ProbeError> {
+        let program = MonitorProgram::find(monitor)?;
+        let identity = probe::identity()?;
+        let monitors = Monitors { program, ready: Mutex::new(HashMap::new()), vcpus: AtomicU8::new(LIKELY_VCPUS) };
+        Ok(Self { identity, monitors: Arc::new(monitors) })
+    }
+
+    fn kernel_arguments(&self) -> String {
+        format!("{GUEST_ARGUMENTS} tsc_early_khz={}", self.identity.tsc_khz)
+    }
+}
+
+impl Monitors {
+    /// The monitor that was prepared for this user, or a new one.
+    fn take(&self, uid: u32) -> Result<Monitor, EngineError> {
+        let ready = self.ready().remove(&uid).filter(|monitor| !monitor.has_ended());
+        match ready {
+            Some(monitor) => Ok(monitor),
+            None => self.program.start(uid).map_err(EngineError::Start),
+        }
+    }
+
+    async fn prepare(&self, uid: u32) -> Result<(), EngineError> {
+        let monitor = self.program.start(uid).map_err(EngineError::Start)?;
+        monitor.prepare(self.vcpus.load(Ordering::Relaxed)).await?;
+        self.ready().insert(uid, monitor);
+        Ok(())
+    }
+
+    fn ready(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Monitor>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Engine for KvmEngine {
+    fn identity(&self) -> &EngineIdentity {
+        &self.identity
+    }
+
+    async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError> {
+        let vm = KvmVm::empty(self.monitors.take(spec.uid)?, spec.directory.clone());
+        match vm.boot(spec, boot, self.kernel_arguments()).await {
+            Ok(()) => Ok(Arc::new(vm)),
+            Err(error) => {
+                vm.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError> {
+        self.monitors.vcpus.store(vm::vcpus(&spec), Ordering::Relaxed);
+        let vm = KvmVm::empty(self.monitors.take(spec.uid)?, spec.directory.clone());
+        vm.set_aside(spec, restore)?;
+        Ok(Arc::new(vm))
+    }
+
+    /// Starts and prepares a monitor in the background. It ends when this daemon does, unless it has got a machine.
+    fn cell_is_ready(&self, uid: u32) {
+        let monitors = self.monitors.clone();
+        tokio::spawn(async move {
+            if let Err(error) = monitors.prepare(uid).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a monitor could not be prepared; launches will try themselves");
+            }
+        });
+    }
+
+    async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError> {
+        let process = VmProcess::adopt(process).map_err(EngineError::Control)?;
+        Ok(Arc::new(KvmVm::adopted(process, directory)))
+    }
+}

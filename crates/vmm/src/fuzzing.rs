@@ -1,0 +1,96 @@
+//! Entries for fuzzing (`fuzz/fuzz_targets/vmm_*.rs`) and for tests with random bytes: everything that reads what a guest, a file or a peer wrote.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::devices::virtio::{Transport, VirtioDevice, Wake};
+use crate::devices::{Balloon, Block, Disk, DiskFormat, Entropy, Net};
+use crate::memory::GuestRam;
+
+/// Small, so that random addresses meet.
+const MEMORY_MIB: u32 = 1;
+const DISK_BYTES: u64 = 64 * 1024;
+
+/// A device by the number of its kind, from 0.
+pub const DEVICES: [&str; 4] = ["block", "net", "entropy", "balloon"];
+
+/// A snapshot's state file.
+pub fn snapshot(bytes: &[u8]) {
+    crate::snapshot::fuzz(bytes);
+}
+
+/// What a peer of the control socket sends.
+pub fn control(bytes: &[u8]) {
+    crate::control::fuzz(bytes);
+}
+
+/// What a guest does to a device: each eight bytes are one access of its registers, or a piece of its memory, or a moment for the device to work in.
+pub fn device(kind: usize, bytes: &[u8]) {
+    let Some((mut transport, ram)) = start(kind) else { return };
+    for step in bytes.as_chunks::<8>().0 {
+        let (what, low, value) = (step[0], u16::from_le_bytes([step[1], step[2]]), &step[3..8]);
+        match what % 8 {
+            0 => transport.write(u64::from(low), &value[..4]),
+            1 => transport.write(u64::from(low), &value[..usize::from(value[4] % 5)]),
+            2 => transport.read(u64::from(low), &mut [0; 8][..usize::from(value[4] % 9)]),
+            3 => transport.serve(Wake::Queue(usize::from(low) % transport.bells().len())),
+            4 => transport.serve(Wake::Host),
+            5 => drop(transport.load(&transport.save())),
+            // Where `set_up` has put the first queue's rings and chains.
+            _ => drop(ram.memory().write_slice(value, GuestAddress(u64::from(low)))),
+        }
+    }
+}
+
+/// A device whose driver has set up every queue in the first 64 KiB of memory and is ready.
+fn start(kind: usize) -> Option<(Transport, Arc<GuestRam>)> {
+    let ram = Arc::new(GuestRam::shared(file(u64::from(MEMORY_MIB) << 20)?, MEMORY_MIB).ok()?);
+    let device: Box<dyn VirtioDevice> = match kind {
+        0 => Box::new(Block::new(Disk::open("fuzz".into(), false, vec![(DiskFormat::Raw, file(DISK_BYTES)?)]).ok()?)),
+        1 => Box::new(Net::on(peer_with_frames()?, [2; 6]).ok()?),
+        2 => Box::new(Entropy),
+        _ => Box::new(Balloon::new()),
+    };
+    let mut transport = Transport::new(device, ram.clone()).ok()?;
+    transport.resume();
+    set_up(&mut transport);
+    Some((transport, ram))
+}
+
+/// What stands in for a tap: frames wait in it, and what is sent is lost.
+fn peer_with_frames() -> Option<OwnedFd> {
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().ok()?;
+    for length in [0, 5, 12, 60, 1514, 9000] {
+        ours.send(&vec![0xee; length]).ok()?;
+    }
+    Some(theirs.into())
+}
+
+fn file(bytes: u64) -> Option<File> {
+    let fd: OwnedFd = nix::sys::memfd::memfd_create(c"fuzz", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).ok()?;
+    let file = File::from(fd);
+    file.set_len(bytes).ok()?;
+    Some(file)
+}
+
+pub(crate) fn set_up(transport: &mut Transport) {
+    let mut write = |offset: u64, value: u32| transport.write(offset, &value.to_le_bytes());
+    for status in [1, 3] {
+        write(0x70, status);
+    }
+    write(0x24, 1);
+    write(0x20, 1);
+    write(0x70, 11);
+    for queue in 0..3 {
+        write(0x30, queue);
+        write(0x38, 16);
+        for (offset, address) in [(0x80, 0x1000), (0x90, 0x2000), (0xa0, 0x3000)] {
+            write(offset, address + queue * 0x4000);
+        }
+        write(0x44, 1);
+    }
+    write(0x70, 15);
+}
