@@ -37,7 +37,7 @@ pub(crate) fn special(memory: &GuestMemory, sregs: &mut kvm_sregs) -> Result<(),
     memory.write_obj(middle | PRESENT_WRITABLE, GuestAddress(top))?;
     memory.write_obj(bottom | PRESENT_WRITABLE, GuestAddress(middle))?;
     for page in 0..ENTRIES {
-        memory.write_obj(page * LARGE_PAGE_SIZE | PRESENT_WRITABLE | LARGE_PAGE, GuestAddress(bottom + page * 8))?;
+        memory.write_obj((page * LARGE_PAGE_SIZE) | PRESENT_WRITABLE | LARGE_PAGE, GuestAddress(bottom + page * 8))?;
     }
     let data = segment(3);
     sregs.cs = segment(2);
