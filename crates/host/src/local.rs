@@ -50,7 +50,7 @@ pub struct LocalHostConfig {
 /// Which engine runs machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// KVM where the CPU has instructions for it and a guest runs; else QEMU, which translates.
+    /// QEMU, with KVM if this host has it.
     Auto,
     /// The own monitor (`emberbox-vmm`), or no start.
     Kvm,

@@ -5,29 +5,19 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::kvm::KvmEngine;
-use super::qemu::{Accelerator, QemuEngine, has_virtualization};
+use super::qemu::{Accelerator, QemuEngine};
 use crate::EngineChoice;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes the engine that `choice` names. `Auto` takes KVM where the CPU's flags promise it and a guest has been seen to run: `/dev/kvm` alone proves
-/// nothing, for software-only KVM cannot run a stock kernel.
+/// Makes the engine that `choice` names. `Auto` is QEMU, with KVM where the CPU's flags promise it: the KVM engine is taken by name until the lifecycle suite
+/// has been seen to pass on it.
 pub(crate) fn choose(choice: EngineChoice, monitor: Option<PathBuf>) -> Result<Arc<dyn Engine>, Failure> {
     match choice {
+        EngineChoice::Auto => qemu(None),
         EngineChoice::Kvm => Ok(Arc::new(KvmEngine::probe(monitor)?)),
         EngineChoice::QemuTcg => qemu(Some(Accelerator::Tcg)),
         EngineChoice::QemuKvm => qemu(Some(Accelerator::kvm()?)),
-        EngineChoice::Auto if !has_virtualization() => {
-            tracing::info!("the CPU offers no hardware virtualization (vmx, svm): QEMU translates");
-            qemu(None)
-        }
-        EngineChoice::Auto => match KvmEngine::probe(monitor) {
-            Ok(engine) => Ok(Arc::new(engine)),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the KVM engine cannot be used here: QEMU takes its place");
-                qemu(None)
-            }
-        },
     }
 }
 

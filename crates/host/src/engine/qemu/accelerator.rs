@@ -80,7 +80,7 @@ impl Accelerator {
 }
 
 /// Whether the CPU's flags promise hardware virtualization.
-pub(crate) fn has_virtualization() -> bool {
+fn has_virtualization() -> bool {
     offers_virtualization(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 

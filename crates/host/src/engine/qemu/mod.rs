@@ -7,7 +7,7 @@ mod accelerator;
 mod command;
 mod qmp;
 
-pub(crate) use accelerator::{Accelerator, has_virtualization};
+pub(crate) use accelerator::Accelerator;
 
 use std::fs::File;
 use std::io;
