@@ -37,21 +37,24 @@ class Daemon(Endpoint):
             self.config.write_text(config)
         self.data = self.directory / "data"
         self.log = self.directory / "daemon.log"
+        self.failpoints, self._armed_at = self.directory / "failpoints", 0
         # Kept over restarts, so that endpoints stay what they were.
         self.listen, self.ingress_port = f"127.0.0.1:{free_port()}", free_port()
         self.process, self._environment = None, None
 
-    def start(self):
+    def start(self, quiet=False):
         binary = paths.require(paths.EMBERBOX, "run `make build`")
         base = paths.require(paths.BASE, "run `make build`")
         command = [binary, "serve", "--data", self.data, "--base", base, "--listen", self.listen,
                    "--ingress-port", str(self.ingress_port), "--log", "json", *(["--config", self.config] if self.config else [])]
+        environment = os.environ | {"EMBERBOX_FAILPOINTS": str(self.failpoints)}
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             until("the daemon serves", self.serves, STARTS_WITHIN)
         except BaseException:
-            self.show_log()
+            if not quiet:
+                self.show_log()
             raise
         return self
 
@@ -84,6 +87,20 @@ class Daemon(Endpoint):
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def arm(self, points, wait=True):
+        """Arms failpoints, `name=action` on each line, and no others. Without `wait` for a daemon that is yet to be started."""
+        self._armed_at = self.log.stat().st_size
+        armed = Path(f"{self.failpoints}.armed")
+        new = self.failpoints.with_suffix(".new")
+        new.write_text(points)
+        new.rename(self.failpoints)
+        if wait:
+            until("the failpoints are armed", lambda: armed.exists() and armed.read_text() == points, 10, 0.005)
+
+    def went_off(self, point, start=None):
+        """Whether a failpoint has gone off since it was armed."""
+        return any(event.get("failpoint") == point for event in self.events(self._armed_at if start is None else start))
 
     def environment(self):
         """What `eval "$(emberbox env)"` gives a shell."""

@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Print the audit log: who called what, from where, with which outcome, as CloudTrail-shaped JSON lines.
     Audit(Audit),
+    /// Print what happened to MicroVMs, builds and the daemon, and why, as JSON lines.
+    Events(Events),
     /// Print the names of the failpoints; see docs/decisions/0040-failpoints-in-every-build.md.
     #[command(hide = true)]
     Failpoints,
@@ -97,6 +99,17 @@ pub(crate) struct Audit {
     /// Go on with what is written from now on.
     #[arg(long, short)]
     pub follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub data: Data,
+    /// Go on with what happens.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only what is about this: the id of a MicroVM or a build, the ARN of an image.
+    pub about: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use emberbox_control::LifeSettings;
 use emberbox_host::{Compression, EngineChoice, Registry};
+use emberbox_store::IdleSignal;
 use serde::Deserialize;
 
 use crate::arguments::Serve;
-use crate::audit::AuditSettings;
+use crate::json_lines::Rotation;
 use crate::limits::{Capacity, QuotaSettings, RateSettings};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -24,7 +27,12 @@ pub(crate) struct Config {
     pub network: Network,
     pub build: Build,
     pub trust: Trust,
-    pub audit: AuditSettings,
+    pub audit: Rotation,
+    pub events: Rotation,
+    pub idle: Idle,
+    pub memory: Memory,
+    pub retention: Retention,
+    pub shutdown: Shutdown,
     pub capacity: Capacity,
     pub quotas: QuotaSettings,
     pub rates: RateSettings,
@@ -120,6 +128,41 @@ pub(crate) struct Trust {
     pub ca_bundle: CaBundle,
 }
 
+/// What an idle MicroVM is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Idle {
+    /// For images without the tag `emberbox:idle`.
+    pub signal: IdleSignal,
+    pub busy_percent: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Memory {
+    /// Below so many percent idle MicroVMs are suspended early; 0 for never.
+    pub low_percent: u32,
+}
+
+/// How long what has ended is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub terminated_seconds: u64,
+    /// Disks of MicroVMs whose process died; 0 for not at all.
+    pub lost_disk_seconds: u64,
+    /// Log streams nothing is written to any more.
+    pub logs_seconds: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// Suspend what runs when the daemon stops.
+    pub suspend: bool,
+    pub suspend_seconds: u64,
+}
+
 /// Certificates that guests trust beside their own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -142,7 +185,12 @@ impl Default for Config {
             network: Network::default(),
             build: Build::default(),
             trust: Trust::default(),
-            audit: AuditSettings::default(),
+            audit: Rotation::default(),
+            events: Rotation::default(),
+            idle: Idle::default(),
+            memory: Memory::default(),
+            retention: Retention::default(),
+            shutdown: Shutdown::default(),
             capacity: Capacity::default(),
             quotas: QuotaSettings::default(),
             rates: RateSettings::default(),
@@ -183,6 +231,36 @@ impl Default for Build {
     }
 }
 
+impl Default for Idle {
+    fn default() -> Self {
+        let lives = LifeSettings::default();
+        Self { signal: lives.idle_signal, busy_percent: lives.busy_percent }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { low_percent: LifeSettings::default().low_memory_percent }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let lives = LifeSettings::default();
+        Self {
+            terminated_seconds: lives.keep_terminated.as_secs(),
+            lost_disk_seconds: lives.keep_lost_disks.as_secs(),
+            logs_seconds: 30 * 24 * 60 * 60,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { suspend: false, suspend_seconds: 240 }
+    }
+}
+
 impl Default for Trust {
     fn default() -> Self {
         Self { ca_bundle: CaBundle::Host }
@@ -219,7 +297,21 @@ impl Config {
         Ok(config)
     }
 
+    /// What control is told of lives.
+    pub(crate) fn lives(&self) -> LifeSettings {
+        LifeSettings {
+            idle_signal: self.idle.signal,
+            busy_percent: self.idle.busy_percent,
+            low_memory_percent: self.memory.low_percent,
+            keep_terminated: Duration::from_secs(self.retention.terminated_seconds),
+            keep_lost_disks: Duration::from_secs(self.retention.lost_disk_seconds),
+            suspend_at_shutdown: self.shutdown.suspend.then(|| Duration::from_secs(self.shutdown.suspend_seconds)),
+        }
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.idle.busy_percent > 0, "`idle.busy_percent` must be 1 or more");
+        ensure!(self.memory.low_percent < 100, "`memory.low_percent` must be less than 100");
         ensure!(self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit()), "`account` must be twelve digits");
         let in_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         ensure!(!self.region.is_empty() && self.region.bytes().all(in_region), "`region` must look like us-east-1");

@@ -9,7 +9,9 @@ mod audit;
 mod build_logs;
 mod config;
 mod environment;
+mod events;
 mod failpoints;
+mod json_lines;
 mod limits;
 mod logs_command;
 mod parts;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Account(arguments) => account_command::run(arguments),
         Verb::Logs(arguments) => logs_command::run(arguments),
         Verb::Audit(arguments) => audit::run(arguments),
+        Verb::Events(arguments) => events::run(arguments),
         Verb::Failpoints => failpoints::run(),
     };
     match outcome {

@@ -30,6 +30,7 @@ use crate::audit::AuditFiles;
 use crate::build_logs::BuildLogs;
 use crate::config::Config;
 use crate::environment::Endpoint;
+use crate::events::EventFiles;
 use crate::failpoints;
 use crate::limits::limits;
 use crate::parts::{Artifacts, ControlOperations, Keys};
@@ -39,7 +40,8 @@ pub(crate) const DATABASE: &str = "emberbox.db";
 pub(crate) const ENDPOINT: &str = "endpoint.json";
 pub(crate) const LOGS: &str = "logs";
 pub(crate) const AUDIT: &str = "audit";
-/// What the last events of the audit log may take to reach a slow disk.
+pub(crate) const EVENTS: &str = "events";
+/// What the last events may take to reach a slow disk.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 const LOCK: &str = "lock";
 const LOCK_ATTEMPTS: u32 = 40;
@@ -82,14 +84,22 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let builder = Pipeline::new(artifacts, host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
     let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
 
+    let events = Arc::new(EventFiles::start(&data.join(EVENTS), &config.events).context("could not open the event stream")?);
     let audit = Arc::new(AuditFiles::start(&data.join(AUDIT), &config.audit).context("could not open the audit log")?);
 
     // Control names endpoints by the port, and ingress asks control: the port is claimed first.
     let listener = TcpListener::bind(config.api.listen).await.with_context(|| format!("could not listen on {}", config.api.listen))?;
     let pending = Ingress::claim(ingress_config(&config)).context("could not listen for the endpoints of MicroVMs")?;
     let control_config = control_config(&config, pending.port())?;
-    let collaborators =
-        Collaborators { access: access.clone(), host, builder: Arc::new(builder), tokens: tokens.clone(), logs, audit: audit.clone() };
+    let collaborators = Collaborators {
+        access: access.clone(),
+        host,
+        builder: Arc::new(builder),
+        tokens: tokens.clone(),
+        logs,
+        audit: audit.clone(),
+        events: events.clone(),
+    };
     let control = Control::start(control_config, collaborators).await.context("could not start")?;
     let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
     let keys = Arc::new(Keys(access.clone()));
@@ -123,6 +133,7 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     control.shutdown().await;
     store.close().await;
     audit.flush(AUDIT_DEADLINE);
+    events.flush(AUDIT_DEADLINE);
     Ok(())
 }
 
@@ -215,6 +226,7 @@ fn control_config(config: &Config, port: u16) -> anyhow::Result<ControlConfig> {
         endpoint,
         parallel_builds: config.build.parallel,
         limits: limits(&config.capacity, &config.quotas, &config.rates)?,
+        lives: config.lives(),
     })
 }
 

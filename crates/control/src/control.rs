@@ -1,7 +1,7 @@
 //! The whole of control: what it is made of, how it starts and ends, and what others call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use emberbox_host::{Host, HostError};
 use emberbox_store::{Store, StoreError};
@@ -20,20 +20,19 @@ use tracing::Instrument;
 use crate::access::{self, Access};
 use crate::clock::Clock;
 use crate::config::ControlConfig;
+use crate::events::{EventSink, Teller};
 use crate::image_builder::ImageBuilder;
 use crate::limits::{Buckets, OperationGroup};
 use crate::logs::LogSink;
 use crate::microvm::registry::Registry;
 use crate::refusal::Refusal;
+use crate::steady::SteadyClock;
 use crate::token::TokenKeys;
-use crate::{accounts, reconcile, router};
+use crate::{accounts, reconcile, router, shutdown};
 
 /// The stored secret that seals page tokens and keys digests of requests.
 const SECRET: &str = "control-secret";
 const SECRET_BYTES: usize = 32;
-/// What a stop of the daemon waits for: host calls that have begun. The longest usual one is a suspend that writes gigabytes; what takes longer is
-/// finished or undone at the next start.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why control does not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +54,10 @@ pub(crate) struct Core {
     pub(crate) builder: Arc<dyn ImageBuilder>,
     pub(crate) tokens: Arc<TokenKeys>,
     pub(crate) logs: Arc<dyn LogSink>,
-    /// For what the daemon does by itself; calls are noted by the API's front.
-    #[allow(dead_code, reason = "the idle policy and its like are to use it")]
-    pub(crate) audit: Arc<dyn AuditLog>,
+    pub(crate) teller: Teller,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What lifetimes and policies are counted on.
+    pub(crate) steady: SteadyClock,
     pub(crate) secret: Vec<u8>,
     pub(crate) microvms: Registry,
     pub(crate) rates: Buckets,
@@ -66,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) builds: Semaphore,
     /// Wakes the reconcilers before their timer does.
     pub(crate) poke: Notify,
+    /// Something panicked: there may be a record without a task.
+    suspicion: AtomicBool,
     /// Owns every task; [`Control::shutdown`] joins them.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -79,7 +80,19 @@ pub struct Collaborators {
     pub builder: Arc<dyn ImageBuilder>,
     pub tokens: Arc<TokenKeys>,
     pub logs: Arc<dyn LogSink>,
+    /// For what the daemon does by itself; calls are noted by the API's front.
     pub audit: Arc<dyn AuditLog>,
+    pub events: Arc<dyn EventSink>,
+}
+
+impl Core {
+    pub(crate) fn suspect(&self) {
+        self.suspicion.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_suspicion(&self) -> bool {
+        self.suspicion.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Decides about images and MicroVMs. See the crate's documentation.
@@ -90,12 +103,13 @@ pub struct Control {
 impl Control {
     /// Puts records and machines in agreement, then begins its tasks.
     pub async fn start(config: ControlConfig, with: Collaborators) -> Result<Arc<Self>, StartError> {
-        let Collaborators { access, host, builder, tokens, logs, audit } = with;
+        let Collaborators { access, host, builder, tokens, logs, audit, events } = with;
         let (store, clock) = (access.store().clone(), access.clock().clone());
         let secret = store.setting_or_insert(SECRET, new_secret).await?;
         accounts::ensure_root_key(&store, &config.default_account, clock.now()).await.map_err(StartError::AccessKey)?;
         let builds = Semaphore::new(config.parallel_builds.max(1));
         let rates = Buckets::new(config.limits.rates);
+        let steady = SteadyClock::start(clock.clone(), &store).await?;
         let core = Arc::new(Core {
             config,
             store,
@@ -104,13 +118,15 @@ impl Control {
             builder,
             tokens,
             logs,
-            audit,
+            teller: Teller { events, audit },
             clock,
+            steady,
             secret,
             microvms: Registry::default(),
             rates,
             builds,
             poke: Notify::new(),
+            suspicion: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -132,6 +148,7 @@ impl Control {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "an operation panicked");
+                self.core.suspect();
                 Err(ApiError::internal())
             }
         }
@@ -180,13 +197,9 @@ impl Control {
         self.core.poke.notify_one();
     }
 
-    /// Takes nothing new, lets host calls that have begun end, and joins every task. Builds are dropped: the next start says that they failed.
+    /// Suspends what runs, if the operator wants that; takes nothing new, lets host calls that have begun end, and joins every task. Builds are dropped: the next start says that they failed.
     pub async fn shutdown(&self) {
-        self.core.stop.cancel();
-        self.core.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_DEADLINE, self.core.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.core.tasks.len(), "tasks were left behind at shutdown");
-        }
+        shutdown::shutdown(&self.core).await;
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

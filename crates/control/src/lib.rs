@@ -22,8 +22,10 @@ mod connector;
 mod connectors;
 mod control;
 mod endpoint;
+pub mod events;
 pub mod failpoints;
 mod idempotency;
+mod idle;
 mod image;
 pub mod image_builder;
 mod limits;
@@ -35,6 +37,8 @@ pub mod reason;
 mod reconcile;
 mod refusal;
 mod router;
+mod shutdown;
+mod steady;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -44,8 +48,8 @@ pub mod token;
 pub mod traffic;
 mod views;
 
-pub use clock::{Clock, SystemClock};
-pub use config::{ControlConfig, EndpointSettings};
+pub use clock::{Clock, SinceBoot, SystemClock};
+pub use config::{ControlConfig, EndpointSettings, LifeSettings};
 pub use control::{Collaborators, Control, StartError};
 pub use limits::{Limits, OperationGroup, Quotas, Rate, Rates};
 pub use logs::{LogEntry, LogSink};

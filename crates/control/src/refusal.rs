@@ -131,6 +131,8 @@ pub(crate) enum Refusal {
     /// As AWS's services say it (documented: such keys are AWS's own).
     #[error("aws: prefixed tag key names are not allowed for external use: {0}")]
     ReservedTag(String),
+    #[error("Tag emberbox:idle must be 'traffic' or 'traffic+cpu', not '{0}'")]
+    IdleTag(String),
     #[error("Unknown operation {0}")]
     UnknownOperation(String),
 }
@@ -271,7 +273,8 @@ impl From<Refusal> for ApiError {
             | Refusal::ImageNotDeletable(_)
             | Refusal::ImageInUse
             | Refusal::ReservedTag(_)
-            | Refusal::TooManyTags(_) => Self::validation(message),
+            | Refusal::TooManyTags(_)
+            | Refusal::IdleTag(_) => Self::validation(message),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! A scripted host, builder and clock: control's tests without a machine. For tests alone.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use emberbox_host::{
-    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, ContainerConfig, GuestStream, Host, HostError, ImageKey, LaunchMachine,
-    Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine,
-    Suspended,
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, ContainerConfig, GuestStream, Host, HostError, HostMemory, HostRecovery,
+    ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ResumeMachine, RootDisk, StepTimings,
+    StopMachine, SuspendMachine, Suspended, Usage,
 };
 use emberbox_store::{IdentityId, IdentityRecord, IdentitySettings, RoleSettings, Store, StoreError, UnixMillis};
 use emberbox_wire::audit::{AuditEvent, AuditLog};
@@ -19,9 +19,10 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::access::ids::IdOf;
 use crate::access::{Access, OpenAccessError};
-use crate::clock::Clock;
-use crate::config::{ControlConfig, EndpointSettings};
+use crate::clock::{Clock, SinceBoot};
+use crate::config::{ControlConfig, EndpointSettings, LifeSettings};
 use crate::control::{Collaborators, Control, StartError};
+use crate::events::{Event, EventSink};
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
 use crate::limits::{Limits, Rates};
 use crate::logs::{LogEntry, LogSink};
@@ -29,23 +30,55 @@ use crate::token::TokenKeys;
 
 /// Time that moves when told to.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock(Mutex<Clocks>);
+
+#[derive(Debug)]
+struct Clocks {
+    wall: i64,
+    boot: u32,
+    since_boot: Duration,
+}
 
 impl Default for ManualClock {
     fn default() -> Self {
-        Self(AtomicI64::new(1_750_000_000_000))
+        Self(Mutex::new(Clocks { wall: 1_750_000_000_000, boot: 1, since_boot: Duration::from_secs(1000) }))
     }
 }
 
 impl ManualClock {
+    fn clocks(&self) -> MutexGuard<'_, Clocks> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+
+    /// Time passes, seen by the daemon or not: a suspended host is the same to both clocks.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        let mut clocks = self.clocks();
+        clocks.wall += i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        clocks.since_boot += by;
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn jump_wall(&self, seconds: i64) {
+        self.clocks().wall += seconds * 1000;
+    }
+
+    /// The host is off for a while and starts again.
+    pub fn reboot(&self, off: Duration) {
+        let mut clocks = self.clocks();
+        clocks.wall += i64::try_from(off.as_millis()).unwrap_or(i64::MAX);
+        clocks.boot += 1;
+        clocks.since_boot = Duration::from_secs(1);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
+        UnixMillis(self.clocks().wall)
+    }
+
+    fn since_boot(&self) -> SinceBoot {
+        let clocks = self.clocks();
+        SinceBoot { boot: clocks.boot.to_string(), time: clocks.since_boot }
     }
 }
 
@@ -74,6 +107,9 @@ struct HostState {
     overlaps: u32,
     launches: Vec<LaunchMachine>,
     stops: Vec<StopMachine>,
+    kept: HashSet<MachineId>,
+    cpu: HashMap<MachineId, Duration>,
+    memory: Option<HostMemory>,
 }
 
 /// A host in memory. `connect` answers with a stream that says `hello` and the port.
@@ -132,6 +168,29 @@ impl FakeHost {
     /// Takes a machine away behind control's back.
     pub fn forget(&self, machine: MachineId) {
         self.state().machines.remove(&machine);
+    }
+
+    /// The daemon that made them has died: calls under way are no more.
+    pub fn forget_calls(&self) {
+        self.state().busy.clear();
+    }
+
+    pub fn is_busy(&self, machine: MachineId) -> bool {
+        self.state().busy.contains(&machine)
+    }
+
+    pub fn kept_disks(&self) -> Vec<MachineId> {
+        self.state().kept.iter().copied().collect()
+    }
+
+    /// The machine computes for so long.
+    pub fn compute(&self, machine: MachineId, time: Duration) {
+        *self.state().cpu.entry(machine).or_default() += time;
+    }
+
+    /// So much of the host's memory is available.
+    pub fn memory_available(&self, percent: u64) {
+        self.state().memory = Some(HostMemory { total_bytes: 100 << 20, available_bytes: percent << 20 });
     }
 
     /// The machine's process ends unasked.
@@ -237,9 +296,37 @@ impl Host for FakeHost {
     async fn stop(&self, request: StopMachine) -> Result<StepTimings, HostError> {
         self.state().stops.push(request.clone());
         self.enter(HostCall::Stop, Some(request.machine)).await?;
-        self.state().machines.remove(&request.machine);
+        let mut state = self.state();
+        if state.machines.remove(&request.machine).is_some() && request.keep_disk {
+            state.kept.insert(request.machine);
+        }
+        drop(state);
         self.leave(Some(request.machine));
         Ok(steps("stop"))
+    }
+
+    async fn discard(&self, machine: MachineId) -> Result<(), HostError> {
+        self.state().kept.remove(&machine);
+        Ok(())
+    }
+
+    async fn kept(&self) -> Result<Vec<MachineId>, HostError> {
+        Ok(self.state().kept.iter().copied().collect())
+    }
+
+    async fn usage(&self, machine: MachineId) -> Result<Usage, HostError> {
+        match self.status(machine) {
+            Some(MachineStatus::Running) => Ok(Usage { cpu: self.state().cpu.get(&machine).copied().unwrap_or_default() }),
+            Some(MachineStatus::Suspended | MachineStatus::Lost) | None => Err(HostError::NoSuchMachine(machine)),
+        }
+    }
+
+    async fn memory(&self) -> Result<HostMemory, HostError> {
+        Ok(self.state().memory.unwrap_or(HostMemory { total_bytes: 100, available_bytes: 100 }))
+    }
+
+    async fn recovery(&self) -> HostRecovery {
+        HostRecovery::default()
     }
 
     async fn connect(&self, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError> {
@@ -355,6 +442,22 @@ impl AuditLog for MemoryAudit {
     }
 }
 
+/// The event stream in memory.
+#[derive(Debug, Default)]
+pub struct MemoryEvents(Mutex<Vec<Event>>);
+
+impl MemoryEvents {
+    pub fn all(&self) -> Vec<Event> {
+        self.0.lock().expect("no holder of this lock can panic").clone()
+    }
+}
+
+impl EventSink for MemoryEvents {
+    fn emit(&self, event: Event) {
+        self.0.lock().expect("no holder of this lock can panic").push(event);
+    }
+}
+
 /// Why a test's control does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartPartsError {
@@ -385,6 +488,8 @@ pub struct Parts {
     pub builder: Arc<FakeBuilder>,
     pub logs: Arc<MemoryLogs>,
     pub audit: Arc<MemoryAudit>,
+    pub events: Arc<MemoryEvents>,
+    pub lives: LifeSettings,
     pub clock: Arc<ManualClock>,
     /// None to speak of, unless a test sets some.
     pub limits: Limits,
@@ -393,20 +498,34 @@ pub struct Parts {
 impl Parts {
     /// Fakes around a store with the account 123456789012 and its roles `build` and `run`, which Lambda may assume.
     pub async fn new() -> Result<Self, StoreError> {
-        let (store, account) = (Store::in_memory().await?, AccountId("123456789012".into()));
+        let store = Store::in_memory().await?;
+        Self::prepare(&store).await?;
+        Ok(Self::over(store))
+    }
+
+    /// The account and its roles, in an empty store.
+    pub async fn prepare(store: &Store) -> Result<(), StoreError> {
+        let account = AccountId("123456789012".into());
         store.insert_account(&account, UnixMillis(0)).await?;
         for name in ["build", "run"] {
             store.insert_identity(&role(&account, name)).await?;
         }
-        Ok(Self {
+        Ok(())
+    }
+
+    /// Fakes around a prepared store.
+    pub fn over(store: Store) -> Self {
+        Self {
             store,
             host: Arc::default(),
             builder: Arc::default(),
             logs: Arc::default(),
             audit: Arc::default(),
+            events: Arc::default(),
+            lives: LifeSettings::default(),
             clock: Arc::default(),
             limits: Limits { rates: Rates::uniform(f64::MAX, u32::MAX), ..Limits::for_host(u64::from(u32::MAX)) },
-        })
+        }
     }
 
     /// A control over these parts.
@@ -417,6 +536,7 @@ impl Parts {
             endpoint,
             parallel_builds: 2,
             limits: self.limits.clone(),
+            lives: self.lives.clone(),
         };
         let with = Collaborators {
             access: Access::open(self.store.clone(), "us-east-1", self.clock.clone()).await?,
@@ -425,6 +545,7 @@ impl Parts {
             tokens: Arc::new(TokenKeys::generate()),
             logs: self.logs.clone(),
             audit: self.audit.clone(),
+            events: self.events.clone(),
         };
         Ok(Control::start(config, with).await?)
     }

@@ -161,6 +161,39 @@ pub struct StopMachine {
     pub machine: MachineId,
     /// `/terminate`, when the machine is running; its failure changes nothing.
     pub terminate: Option<HookCall>,
+    /// Keep its disk until [`Host::discard`]: for one whose process died.
+    pub keep_disk: bool,
+}
+
+/// What a running machine has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time of its process since that was started, as the host counts it.
+    pub cpu: Duration,
+}
+
+/// Memory of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMemory {
+    pub total_bytes: u64,
+    /// What can be had without pushing anything out of memory.
+    pub available_bytes: u64,
+}
+
+/// What this host's last start found and did about what the one before it had left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecovery {
+    pub machines_adopted: u32,
+    /// Running ones whose agent did not answer.
+    pub machines_silent: u32,
+    /// Suspensions that had come as far as their snapshot; their processes were ended.
+    pub suspensions_finished: u32,
+    /// Resumes that had not come to run the application; their snapshots were put back.
+    pub resumes_undone: u32,
+    pub launches_undone: u32,
+    pub processes_ended: u32,
+    /// Directories of machines that had hardly begun.
+    pub directories_removed: u32,
 }
 
 /// Named steps of an operation in the order they ended, with the time each took.
@@ -280,15 +313,40 @@ pub trait Host: Send + Sync + 'static {
     /// Stopping what is not there succeeds.
     async fn stop(&self, request: StopMachine) -> Result<StepTimings, HostError>;
 
+    /// Deletes what [`StopMachine::keep_disk`] kept. Deleting what is not there succeeds.
+    async fn discard(&self, machine: MachineId) -> Result<(), HostError>;
+    /// Machines of which a disk is kept.
+    async fn kept(&self) -> Result<Vec<MachineId>, HostError>;
+
+    async fn usage(&self, machine: MachineId) -> Result<Usage, HostError>;
+    async fn memory(&self) -> Result<HostMemory, HostError>;
+
     /// Opens a stream to a port on the guest's loopback.
     async fn connect(&self, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError>;
 
     /// Every machine with files on this host. Called at start: running ones have been adopted by then.
     async fn inventory(&self) -> Result<Vec<Machine>, HostError>;
+    async fn recovery(&self) -> HostRecovery;
     /// Unasked ends of machines, from the moment of the call.
     fn exits(&self) -> broadcast::Receiver<MachineExit>;
     /// Which managed base image this host builds on: its own name and version, such as (`debian-13`, `13.2`).
     fn base(&self) -> (String, String);
+}
+
+impl HostRecovery {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            machines_adopted: self.machines_adopted + other.machines_adopted,
+            machines_silent: self.machines_silent + other.machines_silent,
+            suspensions_finished: self.suspensions_finished + other.suspensions_finished,
+            resumes_undone: self.resumes_undone + other.resumes_undone,
+            launches_undone: self.launches_undone + other.launches_undone,
+            processes_ended: self.processes_ended + other.processes_ended,
+            directories_removed: self.directories_removed + other.directories_removed,
+        }
+    }
 }
 
 impl ImageKey {

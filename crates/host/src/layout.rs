@@ -12,6 +12,7 @@
 //!              snapshot/{manifest.json,memory,memory.runs,state}     while suspended; memory.zst instead of memory with `snapshot.compress`
 //!              resuming/...                                          the snapshot while a resume has not succeeded
 //!              resumed/{memory,memory.runs}                          pages of the last suspension, while running
+//! kept/<id>/...                   what is kept of a machine that died: machines/<id> as it was left
 //! work/                           half-made things: emptied at start
 //! ```
 
@@ -33,7 +34,7 @@ impl Layout {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        for directory in [layout.work(), layout.images(), layout.machines()] {
+        for directory in [layout.work(), layout.images(), layout.machines(), layout.kept_root()] {
             std::fs::create_dir_all(directory)?;
         }
         Ok(layout)
@@ -49,6 +50,19 @@ impl Layout {
 
     pub(crate) fn machines(&self) -> PathBuf {
         self.root.join("machines")
+    }
+
+    fn kept_root(&self) -> PathBuf {
+        self.root.join("kept")
+    }
+
+    pub(crate) fn kept(&self, machine: MachineId) -> MachineFiles {
+        MachineFiles(self.kept_root().join(machine.to_string()))
+    }
+
+    pub(crate) fn kept_machines(&self) -> io::Result<Vec<MachineId>> {
+        let names = std::fs::read_dir(self.kept_root())?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok().map(MachineId)).collect())
     }
 
     pub(crate) fn image(&self, key: &ImageKey) -> ImageFiles {

@@ -22,11 +22,12 @@ mod pressure;
 mod snapshot;
 mod steps;
 mod sys;
+mod usage;
 
 pub use api::{
     BUILDER_MEMORY_MIB, BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host,
-    HostError, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output, OutputSink, Registry,
-    ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
+    HostError, HostMemory, HostRecovery, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output,
+    OutputSink, Registry, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended, Usage,
 };
 pub use emberbox_agent_protocol::HookOutcome;
 pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use emberbox_failpoints::Injected;
@@ -10,8 +10,9 @@ use tokio::sync::broadcast;
 
 use crate::agent::AgentLink;
 use crate::api::{
-    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, GuestStream, Host, HostError, ImageKey, LaunchMachine, Machine, MachineExit,
-    MachineId, MachineShape, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, GuestStream, Host, HostError, HostMemory, HostRecovery, ImageKey,
+    LaunchMachine, Machine, MachineExit, MachineId, MachineShape, OutputSink, ResumeMachine, RootDisk, StepTimings, StopMachine,
+    SuspendMachine, Suspended, Usage,
 };
 use crate::base::{Base, BaseError};
 use crate::cgroup::Cgroups;
@@ -24,6 +25,7 @@ use crate::pressure::Space;
 use crate::snapshot::packed::Compression;
 use crate::snapshot::verify::Verifier;
 use crate::sys::namespace::SocketFactory;
+use crate::usage;
 
 /// Ends of machines that `control` has not read yet; it catches up with the inventory should it ever fall this far behind.
 const EXITS_KEPT: usize = 1024;
@@ -92,6 +94,7 @@ pub struct LocalHost {
     pub(crate) image_use: tokio::sync::RwLock<()>,
     machines: Mutex<HashMap<MachineId, Arc<Running>>>,
     exits: broadcast::Sender<MachineExit>,
+    recovery: OnceLock<HostRecovery>,
 }
 
 /// A machine whose process lives.
@@ -140,8 +143,10 @@ impl LocalHost {
             image_use: tokio::sync::RwLock::default(),
             machines: Mutex::new(HashMap::new()),
             exits: broadcast::Sender::new(EXITS_KEPT),
+            recovery: OnceLock::new(),
         });
-        machine::adopt::adopt_all(&host).await.map_err(failed)?;
+        let recovery = machine::adopt::adopt_all(&host).await.map_err(failed)?;
+        host.recovery.get_or_init(|| recovery);
         tokio::spawn(machine::images::verify_all(Arc::downgrade(&host)));
         Ok(host)
     }
@@ -221,6 +226,28 @@ impl Host for HostHandle {
 
     async fn stop(&self, request: StopMachine) -> Result<StepTimings, HostError> {
         machine::stop::stop(&self.0, request).await
+    }
+
+    async fn discard(&self, machine: MachineId) -> Result<(), HostError> {
+        let directory = self.0.layout.kept(machine).0;
+        machine::blocking(move || remove_directory(&directory), "delete a kept disk").await
+    }
+
+    async fn kept(&self) -> Result<Vec<MachineId>, HostError> {
+        self.0.layout.kept_machines().map_err(HostError::internal("list the kept disks"))
+    }
+
+    async fn usage(&self, machine: MachineId) -> Result<Usage, HostError> {
+        let running = self.0.running(machine).ok_or(HostError::NoSuchMachine(machine))?;
+        usage::of_process(running.vm.process().pid).map_err(HostError::internal("read a machine's CPU time"))
+    }
+
+    async fn memory(&self) -> Result<HostMemory, HostError> {
+        usage::host_memory().map_err(HostError::internal("read the host's memory"))
+    }
+
+    async fn recovery(&self) -> HostRecovery {
+        *self.0.recovery.get().unwrap_or(&HostRecovery::default())
     }
 
     async fn connect(&self, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError> {

@@ -84,6 +84,26 @@ impl Host for FakeHost {
         Err(ConnectError::NotRunning)
     }
 
+    async fn discard(&self, _machine: MachineId) -> Result<(), HostError> {
+        not_asked()
+    }
+
+    async fn kept(&self) -> Result<Vec<MachineId>, HostError> {
+        not_asked()
+    }
+
+    async fn usage(&self, _machine: MachineId) -> Result<Usage, HostError> {
+        not_asked()
+    }
+
+    async fn memory(&self) -> Result<HostMemory, HostError> {
+        not_asked()
+    }
+
+    async fn recovery(&self) -> HostRecovery {
+        HostRecovery::default()
+    }
+
     async fn inventory(&self) -> Result<Vec<Machine>, HostError> {
         not_asked()
     }

@@ -136,10 +136,12 @@ async fn a_connector_in_use_stays() {
             logging: None,
             maximum_duration_in_seconds: 1,
             hooks: Hooks::default(),
+            idle_signal: crate::IdleSignal::Traffic,
         },
         timings: json!({}),
         started_at: UnixMillis(1),
         phase_since: UnixMillis(1),
+        steady: crate::SteadyLife::beginning(crate::SteadyMillis(1)),
         terminated_at: None,
     };
     assert_eq!(store.insert_microvm(&microvm, &Room::UNLIMITED, None, &json!({})).await.unwrap(), Commit::Done);

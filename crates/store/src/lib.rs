@@ -39,7 +39,8 @@ pub use images::{NewImage, VersionChange, VersionOutcome};
 pub use journal::JournalDamage;
 pub use limits::{Quota, Room};
 pub use records::{
-    BuildRecord, ImageId, ImageRecord, ListedImage, MicrovmRecord, Page, Phase, RunSettings, SnapshotBytes, UnixMillis, VersionRecord,
+    BuildRecord, IdleSignal, ImageId, ImageRecord, ListedImage, MicrovmRecord, Page, Phase, RunSettings, SnapshotBytes, SteadyLife,
+    SteadyMillis, UnixMillis, VersionRecord,
 };
 
 /// How long a statement waits for a lock another process holds (a backup, `sqlite3` in an operator's hands) before it fails.

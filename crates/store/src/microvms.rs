@@ -12,7 +12,7 @@ use crate::codec::{json, read_json, read_optional_text, read_text, read_time, re
 use crate::idempotency::{ClientToken, Commit, earlier, remember};
 use crate::images::{page, read_version_number};
 use crate::limits::{self, Quota, Room};
-use crate::records::{ImageId, MicrovmRecord, Page, UnixMillis};
+use crate::records::{ImageId, MicrovmRecord, Page, SteadyLife, SteadyMillis, UnixMillis};
 use crate::{Store, StoreError};
 
 fn read(row: &SqliteRow) -> Result<MicrovmRecord, StoreError> {
@@ -34,13 +34,18 @@ fn read(row: &SqliteRow) -> Result<MicrovmRecord, StoreError> {
         started_at: read_time(row, "started_at")?,
         phase_since: read_time(row, "phase_since")?,
         terminated_at: row.try_get::<Option<i64>, _>("terminated_at")?.map(UnixMillis),
+        steady: SteadyLife {
+            started: SteadyMillis(row.try_get("steady_started")?),
+            since: SteadyMillis(row.try_get("steady_since")?),
+            touched: SteadyMillis(row.try_get("steady_touched")?),
+        },
     })
 }
 
 const INSERT: &str =
     "INSERT INTO microvms (id, account, endpoint, address, image, image_arn, major, minor, image_key, phase, state_reason, settings, timings,
-                           started_at, phase_since, terminated_at, memory_mib)
-     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17
+                           started_at, phase_since, terminated_at, memory_mib, steady_started, steady_since, steady_touched)
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20
      WHERE EXISTS (SELECT 1 FROM image_versions JOIN images ON images.id = image_versions.image
                    WHERE images.id = ?5 AND image_versions.major = ?7 AND image_versions.minor = ?8 AND image_versions.state = 'SUCCESSFUL'
                    AND image_versions.status = 'ACTIVE' AND images.state NOT IN ('DELETING', 'DELETED', 'DELETE_FAILED'))
@@ -83,6 +88,9 @@ impl Store {
             .bind(microvm.phase_since.0)
             .bind(microvm.terminated_at.map(|at| at.0))
             .bind(microvm.memory_mib)
+            .bind(microvm.steady.started.0)
+            .bind(microvm.steady.since.0)
+            .bind(microvm.steady.touched.0)
             .execute(&mut *transaction)
             .await?;
         if result.rows_affected() == 0 {
@@ -99,10 +107,11 @@ impl Store {
         if let Some(commit) = limits::refused(&mut transaction, &microvm.account, microvm.memory_mib, room).await? {
             return Ok(commit);
         }
-        let resumed = sqlx::query("UPDATE microvms SET phase = ?, state_reason = ?, phase_since = ? WHERE id = ?")
+        let resumed = sqlx::query("UPDATE microvms SET phase = ?, state_reason = ?, phase_since = ?, steady_since = ? WHERE id = ?")
             .bind(word(microvm.phase)?)
             .bind(&microvm.state_reason)
             .bind(microvm.phase_since.0)
+            .bind(microvm.steady.since.0)
             .bind(text(microvm.id))
             .execute(&mut *transaction)
             .await?;
@@ -115,16 +124,39 @@ impl Store {
 
     /// Writes what changes in a MicroVM's life.
     pub async fn update_microvm(&self, microvm: &MicrovmRecord) -> Result<(), StoreError> {
-        sqlx::query("UPDATE microvms SET phase = ?, state_reason = ?, timings = ?, phase_since = ?, terminated_at = ? WHERE id = ?")
+        let query = "UPDATE microvms SET phase = ?, state_reason = ?, timings = ?, phase_since = ?, terminated_at = ?, steady_since = ?,
+                     steady_touched = max(steady_touched, ?) WHERE id = ?";
+        sqlx::query(query)
             .bind(word(microvm.phase)?)
             .bind(&microvm.state_reason)
             .bind(json(&microvm.timings)?)
             .bind(microvm.phase_since.0)
             .bind(microvm.terminated_at.map(|at| at.0))
+            .bind(microvm.steady.since.0)
+            .bind(microvm.steady.touched.0)
             .bind(text(microvm.id))
             .execute(&self.writer)
             .await?;
         Ok(())
+    }
+
+    /// Keeps when each MicroVM had traffic last.
+    pub async fn keep_touched(&self, touched: &[(MicrovmId, SteadyMillis)]) -> Result<(), StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        for (id, at) in touched {
+            sqlx::query("UPDATE microvms SET steady_touched = max(steady_touched, ?) WHERE id = ?")
+                .bind(at.0)
+                .bind(text(id))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Forgets MicroVMs that entered TERMINATED before `limit`, and returns them.
+    pub async fn forget_terminated(&self, limit: SteadyMillis) -> Result<Vec<MicrovmId>, StoreError> {
+        let query = sqlx::query("DELETE FROM microvms WHERE phase = 'TERMINATED' AND steady_since < ? RETURNING id").bind(limit.0);
+        query.fetch_all(&self.writer).await?.iter().map(|row| read_text(row, "id")).collect()
     }
 
     pub async fn microvm(&self, id: MicrovmId) -> Result<Option<MicrovmRecord>, StoreError> {

@@ -40,10 +40,12 @@ fn microvm(image: &ImageRecord, version: &VersionRecord, address: Option<Ipv4Add
             logging: Some(Logging::Disabled {}),
             maximum_duration_in_seconds: 28_800,
             hooks: Hooks::default(),
+            idle_signal: crate::IdleSignal::TrafficAndCpu,
         },
         timings: json!({}),
         started_at: now,
         phase_since: now,
+        steady: SteadyLife::beginning(SteadyMillis(now.0)),
         terminated_at: None,
     }
 }
@@ -60,6 +62,8 @@ async fn a_microvm_round_trips_in_every_phase() {
         record.phase = phase;
         record.state_reason = Some(format!("{phase:?}"));
         record.timings = json!({"launch": {"total_ms": 1.25}});
+        record.steady.since = SteadyMillis(record.steady.since.0 + 5);
+        record.steady.touched = record.steady.since;
         record.terminated_at = (phase == Phase::Terminated).then_some(UnixMillis(7));
         store.update_microvm(&record).await.unwrap();
         assert_eq!(store.microvm(record.id).await.unwrap().unwrap(), record);
@@ -90,6 +94,26 @@ async fn an_address_is_one_living_microvms() {
     assert_eq!(page.items[0].id, second.id);
     let page = store.microvms(&image.arn.account, None, None, page.next, 1).await.unwrap();
     assert_eq!((page.items[0].id, page.next), (first.id, None));
+}
+
+#[tokio::test]
+async fn terminated_ones_are_forgotten_in_time_and_traffic_is_kept() {
+    let store = Store::in_memory().await.unwrap();
+    let (image, version) = launchable(&store).await;
+    let (mut first, second) = (microvm(&image, &version, None), microvm(&image, &version, None));
+    for record in [&first, &second] {
+        store.insert_microvm(record, &Room::UNLIMITED, None, &json!({})).await.unwrap();
+    }
+    let touched = SteadyMillis(second.steady.touched.0 + 9);
+    store.keep_touched(&[(second.id, touched), (second.id, SteadyMillis(1))]).await.unwrap();
+    assert_eq!(store.microvm(second.id).await.unwrap().unwrap().steady.touched, touched);
+    first.phase = Phase::Terminated;
+    store.update_microvm(&first).await.unwrap();
+    let since = first.steady.since.0;
+    assert_eq!(store.forget_terminated(SteadyMillis(since)).await.unwrap(), []);
+    assert_eq!(store.forget_terminated(SteadyMillis(since + 1)).await.unwrap(), [first.id]);
+    assert_eq!(store.microvm(first.id).await.unwrap(), None);
+    assert!(store.microvm(second.id).await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -24,6 +24,26 @@ impl UnixMillis {
     }
 }
 
+/// A moment on the daemon's steady clock, in milliseconds: it never goes back, and no change of wall time moves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SteadyMillis(pub i64);
+
+/// A MicroVM's life on the steady clock: what policies and its maximum duration are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SteadyLife {
+    pub started: SteadyMillis,
+    /// When it entered its phase.
+    pub since: SteadyMillis,
+    /// Its last traffic, as last stored.
+    pub touched: SteadyMillis,
+}
+
+impl SteadyLife {
+    pub fn beginning(now: SteadyMillis) -> Self {
+        Self { started: now, since: now, touched: now }
+    }
+}
+
 /// One image through all its versions; another one after it was deleted and made anew under the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ImageId(pub Uuid);
@@ -128,6 +148,18 @@ impl Phase {
     }
 }
 
+/// What counts as activity for an idle policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IdleSignal {
+    /// Traffic through the endpoint (documented).
+    #[default]
+    #[serde(rename = "traffic")]
+    Traffic,
+    /// Computing counts too (ours).
+    #[serde(rename = "traffic+cpu")]
+    TrafficAndCpu,
+}
+
 /// What RunMicrovm fixed for the MicroVM's whole life. The payload of `/run` is not among it: it is never written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSettings {
@@ -139,6 +171,9 @@ pub struct RunSettings {
     pub maximum_duration_in_seconds: u32,
     /// Of the image version.
     pub hooks: Hooks,
+    /// Of the image's tag, or the operator's choice.
+    #[serde(default)]
+    pub idle_signal: IdleSignal,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -161,6 +196,7 @@ pub struct MicrovmRecord {
     pub timings: Value,
     pub started_at: UnixMillis,
     pub phase_since: UnixMillis,
+    pub steady: SteadyLife,
     pub terminated_at: Option<UnixMillis>,
 }
 

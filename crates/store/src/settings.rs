@@ -10,6 +10,15 @@ impl Store {
         Ok(row.map(|row| row.try_get("value")).transpose()?)
     }
 
+    pub async fn set_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+            .bind(name)
+            .bind(value)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
     /// The setting, made by `make` when it is not there yet.
     pub async fn setting_or_insert(&self, name: &str, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
         if let Some(value) = self.setting(name).await? {
@@ -36,5 +45,7 @@ mod tests {
         assert_eq!(store.setting("k").await.unwrap(), None);
         assert_eq!(store.setting_or_insert("k", || vec![1, 0, 255]).await.unwrap(), [1, 0, 255]);
         assert_eq!(store.setting_or_insert("k", || vec![2]).await.unwrap(), [1, 0, 255]);
+        store.set_setting("k", &[3]).await.unwrap();
+        assert_eq!(store.setting("k").await.unwrap().unwrap(), [3]);
     }
 }

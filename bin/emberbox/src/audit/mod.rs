@@ -14,29 +14,17 @@ use std::sync::mpsc::{self, SyncSender};
 use std::time::{Duration, SystemTime};
 
 use emberbox_wire::audit::{AuditEvent, AuditLog};
-use serde::Deserialize;
 
 pub(crate) use command::run;
-use writer::{Files, Writer};
+use writer::Writer;
+
+use crate::json_lines::{Files, Rotation};
+
+/// Name of its files.
+pub(crate) const NAME: &str = "audit";
 
 /// Events that wait for the disk: some seconds of a busy API, a few tens of MiB at worst.
 const QUEUE: usize = 8192;
-
-/// The `[audit]` table of the configuration.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct AuditSettings {
-    /// A file that is longer is put aside.
-    pub max_file_mib: u64,
-    /// Files put aside that are kept.
-    pub keep_files: usize,
-}
-
-impl Default for AuditSettings {
-    fn default() -> Self {
-        Self { max_file_mib: 64, keep_files: 16 }
-    }
-}
 
 enum Message {
     Event(Box<AuditEvent>, SystemTime),
@@ -51,8 +39,8 @@ pub(crate) struct AuditFiles {
 }
 
 impl AuditFiles {
-    pub(crate) fn start(directory: &Path, settings: &AuditSettings) -> io::Result<Self> {
-        let files = Files::open(directory, settings.max_file_mib.saturating_mul(1 << 20), settings.keep_files)?;
+    pub(crate) fn start(directory: &Path, rotation: &Rotation) -> io::Result<Self> {
+        let files = Files::open(directory, NAME, rotation)?;
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer::new(files, lost.clone());
@@ -93,7 +81,7 @@ mod tests {
     #[test]
     fn events_are_lines_in_their_order() {
         let directory = tempfile::tempdir().unwrap();
-        let log = AuditFiles::start(directory.path(), &AuditSettings::default()).unwrap();
+        let log = AuditFiles::start(directory.path(), &Rotation::default()).unwrap();
         (0..100).for_each(|n| log.event(event(&format!("Event{n}"))));
         log.flush(Duration::from_secs(10));
         let text = std::fs::read_to_string(directory.path().join("audit.jsonl")).unwrap();
@@ -107,7 +95,7 @@ mod tests {
     #[test]
     fn a_full_queue_loses_and_says_how_many() {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path(), 1 << 20, 1).unwrap();
+        let files = Files::open(directory.path(), NAME, &Rotation::default()).unwrap();
         let (queue, messages) = mpsc::sync_channel(2);
         let lost = Arc::new(AtomicU64::new(0));
         let log = AuditFiles { queue, lost: lost.clone() };

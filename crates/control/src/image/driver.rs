@@ -10,15 +10,18 @@ use emberbox_host::{HostError, ImageKey, StepTimings};
 use emberbox_store::{BuildRecord, ImageRecord, SnapshotBytes, StoreError, VersionOutcome, VersionRecord};
 use emberbox_wire::microvms::{BuildState, ImageState, VersionState, VersionStatus};
 use futures::FutureExt;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-use super::state::{Event, next};
+use super::state::{Event as StateEvent, next};
 use crate::control::Core;
+use crate::events::{Event, Happening};
 use crate::failpoints;
 use crate::image_builder::{BuildFailure, BuildImage, BuiltImage, SnapshotSizes};
 use crate::logs::{build_log, output_sink};
 use crate::operations::definition::baseline_mib;
+use crate::refusal::word;
 use crate::timings::Stopwatch;
 
 /// How often a build that waits for memory looks again: MicroVMs come and go in seconds.
@@ -30,7 +33,11 @@ pub(crate) fn build(core: &Arc<Core>, image: ImageRecord, version: VersionRecord
     let task = Build { core: core.clone(), image, version, build };
     core.tasks.spawn(
         async move {
-            if let Err(error) = task.run().await {
+            let ended = match AssertUnwindSafe(task.run()).catch_unwind().await {
+                Ok(ended) => ended,
+                Err(_) => task.write(&task.failed(&Stopwatch::start(), &panicked())).await,
+            };
+            if let Err(error) = ended {
                 tracing::error!(error = &error as &dyn std::error::Error, "a build could not be written");
             }
         }
@@ -73,7 +80,7 @@ impl Build {
         };
         tracing::info!(state = ?outcome.build_state, reason = outcome.reason, steps = %outcome.timings, "build ended");
         failpoints::BUILD_OUTCOME.reach().await;
-        self.core.store.write_build(&outcome).await?;
+        self.write(&outcome).await?;
         failpoints::BUILD_WRITTEN.reach().await;
         Ok(())
     }
@@ -88,7 +95,7 @@ impl Build {
                 "INTERNAL_PLATFORM_ERROR: the build needs {memory} MiB of memory, more than the {host} MiB this host may hold (capacity)"
             );
             let failure = BuildFailure { reason, sizes: SnapshotSizes::default() };
-            self.core.store.write_build(&failure_outcome(self.in_progress(), &failure, json!({}))).await?;
+            self.write(&failure_outcome(self.in_progress(), &failure, json!({}))).await?;
             return Ok(false);
         }
         while !self.core.store.begin_build(&self.in_progress(), memory, host).await? {
@@ -97,6 +104,15 @@ impl Build {
             }
         }
         Ok(true)
+    }
+
+    /// Writes the end of the build and tells it.
+    async fn write(&self, outcome: &VersionOutcome) -> Result<(), StoreError> {
+        self.core.store.write_build(outcome).await?;
+        let (build, image) = (self.build.id.to_string(), self.image.arn.to_string());
+        let what = Happening::Build { build, image, state: word(outcome.build_state), reason: outcome.reason.clone() };
+        self.core.teller.events.emit(Event::of(&self.image.arn.account, what, outcome.now));
+        Ok(())
     }
 
     async fn ask_builder(&self) -> Result<BuiltImage, BuildFailure> {
@@ -129,7 +145,7 @@ impl Build {
 
     fn succeeded(&self, clock: &Stopwatch, built: &BuiltImage) -> VersionOutcome {
         VersionOutcome {
-            image_state: settled(self.image.state, Event::Built),
+            image_state: settled(self.image.state, StateEvent::Built),
             version_state: VersionState::Successful,
             status: VersionStatus::Active,
             build_state: BuildState::Successful,
@@ -149,7 +165,7 @@ impl Build {
 /// `progress` ended by a failure.
 fn failure_outcome(progress: VersionOutcome, failure: &BuildFailure, timings: Value) -> VersionOutcome {
     VersionOutcome {
-        image_state: settled(progress.image_state, Event::BuildFailed),
+        image_state: settled(progress.image_state, StateEvent::BuildFailed),
         version_state: VersionState::Failed,
         build_state: BuildState::Failed,
         reason: Some(failure.reason.clone()),
@@ -164,7 +180,7 @@ fn panicked() -> BuildFailure {
 }
 
 /// The image's state after a build. One that is not being built (its record was changed by hand) stays what it is.
-fn settled(state: ImageState, event: Event) -> ImageState {
+fn settled(state: ImageState, event: StateEvent) -> ImageState {
     next(state, event).unwrap_or(state)
 }
 
@@ -172,12 +188,22 @@ fn bytes(sizes: SnapshotSizes) -> SnapshotBytes {
     SnapshotBytes { code_install: sizes.code_install_bytes, memory: sizes.memory_bytes, disk: sizes.disk_bytes }
 }
 
+/// What a start found of builds and deletions.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct RecoveredBuilds {
+    queued_again: u32,
+    failed: u32,
+    deletions_continued: u32,
+}
+
 /// Finishes what a crash left of builds and deletions: waiting builds wait again, begun ones have failed, deletions go on.
-pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), StoreError> {
+pub(crate) async fn recover(core: &Arc<Core>) -> Result<RecoveredBuilds, StoreError> {
+    let mut found = RecoveredBuilds::default();
     for record in core.store.unfinished_builds().await? {
         let Some(image) = core.store.image(record.image).await? else { continue };
         let Some(version) = core.store.version(record.image, record.version).await? else { continue };
         if record.state == BuildState::Pending {
+            found.queued_again += 1;
             build(core, image, version, record);
             continue;
         }
@@ -188,32 +214,38 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<(), StoreError> {
         let reason = "INTERNAL_PLATFORM_ERROR: the daemon restarted during the build; update the image to build it again".to_owned();
         let failure = BuildFailure { reason, sizes: SnapshotSizes::default() };
         let task = Build { core: core.clone(), image, version, build: record };
-        core.store.write_build(&failure_outcome(task.in_progress(), &failure, json!({}))).await?;
+        task.write(&failure_outcome(task.in_progress(), &failure, json!({}))).await?;
+        found.failed += 1;
     }
     for image in core.store.images_in(ImageState::Deleting).await? {
+        found.deletions_continued += 1;
         delete_image(core, image);
     }
     for version in core.store.versions_in(VersionState::Deleting).await? {
+        found.deletions_continued += 1;
         delete_version(core, version);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Deletes the files of an image that has been written as DELETING.
 pub(crate) fn delete_image(core: &Arc<Core>, image: ImageRecord) {
     let (core, task) = (core.clone(), &core.tasks);
     task.spawn(async move {
-        let result = async {
+        let files = async {
             failpoints::DELETE_IMAGE_RECORDED.reach().await;
             let mut deleted = true;
-            let versions = core.store.versions(image.id, None, u32::from(u16::MAX)).await?;
-            for version in versions.items {
+            for version in core.store.versions(image.id, None, u32::from(u16::MAX)).await?.items {
                 deleted &= files_are_gone(&core, &version).await;
             }
             failpoints::DELETE_IMAGE_FILES.reach().await;
-            core.store.end_image_delete(&image, deleted, core.clock.now()).await
+            Ok::<_, StoreError>(deleted)
         };
-        if let Err(error) = result.await {
+        let result = match AssertUnwindSafe(files).catch_unwind().await.unwrap_or(Ok(false)) {
+            Ok(deleted) => core.store.end_image_delete(&image, deleted, core.clock.now()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
             tracing::error!(image = %image.arn, error = &error as &dyn std::error::Error, "a deletion could not be written");
         }
     });
@@ -223,9 +255,14 @@ pub(crate) fn delete_image(core: &Arc<Core>, image: ImageRecord) {
 pub(crate) fn delete_version(core: &Arc<Core>, version: VersionRecord) {
     let (core, task) = (core.clone(), &core.tasks);
     task.spawn(async move {
-        failpoints::DELETE_VERSION_RECORDED.reach().await;
-        let state = if files_are_gone(&core, &version).await { VersionState::Deleted } else { VersionState::DeleteFailed };
-        failpoints::DELETE_VERSION_FILES.reach().await;
+        let files = async {
+            failpoints::DELETE_VERSION_RECORDED.reach().await;
+            let gone = files_are_gone(&core, &version).await;
+            failpoints::DELETE_VERSION_FILES.reach().await;
+            gone
+        };
+        let gone = AssertUnwindSafe(files).catch_unwind().await.unwrap_or(false);
+        let state = if gone { VersionState::Deleted } else { VersionState::DeleteFailed };
         if let Err(error) = core.store.end_version_delete(&version, state, core.clock.now()).await {
             tracing::error!(version = %version.version, error = &error as &dyn std::error::Error, "a deletion could not be written");
         }

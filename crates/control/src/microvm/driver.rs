@@ -1,99 +1,43 @@
 //! The one task that owns a MicroVM: it alone changes the record and calls the host for it, one call at a time.
 //!
 //! ```text
-//!  ask ──▶ commands ──▶ react ──▶ intent written ──▶ reply ──▶ host call ──▶ outcome written ──▶ watch
+//!  ask ──▶ commands ──▶ react ──▶ intent written ──▶ reply ──▶ host call ──▶ outcome written ──▶ watch, events
 //! ```
 //!
-//! Commands are taken while a host call is under way, so a termination is on record at once; its work begins when the call has ended.
+//! Commands are taken while a host call is under way, so a termination is on record at once; its work begins when the call has ended. A panic ends
+//! neither the MicroVM nor its task: what a command did not come to has not happened, and after one in an outcome the MicroVM is put in agreement
+//! with the host as after a restart.
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use emberbox_failpoints::{Failpoint, Injected};
-use emberbox_host::{HostError, ImageKey, LaunchMachine, MachineId, ResumeMachine, StepTimings, StopMachine, SuspendMachine};
-use emberbox_store::{MicrovmRecord, Phase, UnixMillis};
+use emberbox_failpoints::Injected;
+use emberbox_host::{HostError, StepTimings};
+use emberbox_store::{MicrovmRecord, Phase, SteadyMillis};
 use futures::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
-use super::hooks::{self, Hook, failure_reason};
+use super::hooks::failure_reason;
 use super::journal;
 use super::registry::{COMMAND_QUEUE, Command, Handle, Request, RequestError, View};
 use super::state::{Event, Reaction, react};
+use super::work::{self, Ended, Kind, UnderWay};
 use crate::control::Core;
+use crate::events::Cause;
 use crate::failpoints;
+use crate::reconcile::orphans;
+use crate::steady::Moment;
 use crate::timings::Stopwatch;
-
-/// No call to the host takes longer: the longest hook is 60 s and the slowest disk writes a guest's memory in a few minutes. Beyond it the host is
-/// taken to have forgotten the call, and the MicroVM is stopped.
-const HOST_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// Pauses before a failed stop is tried again; then it is TERMINATED and what is left the orphans' reconciler's.
-const STOP_RETRIES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10)];
-
-type Work = Pin<Box<dyn Future<Output = Result<StepTimings, HostError>> + Send>>;
-
-/// Which host call is under way. Kept beside the phase: a termination changes the phase while the call goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Launch,
-    Suspend,
-    Resume,
-    Stop,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Launch => "launch",
-            Self::Suspend => "suspend",
-            Self::Resume => "resume",
-            Self::Stop => "terminate",
-        }
-    }
-
-    /// The points around this call: when its intent is on record, when it has ended, when that is on record.
-    fn failpoints(self) -> [&'static Failpoint; 3] {
-        match self {
-            Self::Launch => [&failpoints::LAUNCH_RECORDED, &failpoints::LAUNCH_OUTCOME, &failpoints::LAUNCH_WRITTEN],
-            Self::Suspend => [&failpoints::SUSPEND_RECORDED, &failpoints::SUSPEND_OUTCOME, &failpoints::SUSPEND_WRITTEN],
-            Self::Resume => [&failpoints::RESUME_RECORDED, &failpoints::RESUME_OUTCOME, &failpoints::RESUME_WRITTEN],
-            Self::Stop => [&failpoints::TERMINATE_RECORDED, &failpoints::TERMINATE_OUTCOME, &failpoints::TERMINATE_WRITTEN],
-        }
-    }
-
-    fn event(self, result: &Result<StepTimings, HostError>) -> Event {
-        match (self, result) {
-            (Self::Launch, Ok(_)) => Event::Launched,
-            (Self::Launch, Err(_)) => Event::LaunchFailed,
-            (Self::Suspend | Self::Resume, Err(HostError::NoSuchMachine(_) | HostError::MachineLost { .. })) => Event::Lost,
-            // The machine runs and its application has refused to: it is ended, as after a failed `/run` (ours; AWS documents no other way).
-            (Self::Resume, Err(HostError::Hook { .. })) => Event::Lost,
-            (Self::Suspend, Ok(_)) => Event::SuspendDone,
-            (Self::Suspend, Err(_)) => Event::SuspendFailed,
-            (Self::Resume, Ok(_)) => Event::ResumeDone,
-            (Self::Resume, Err(_)) => Event::ResumeFailed,
-            (Self::Stop, Ok(_) | Err(_)) => Event::Stopped,
-        }
-    }
-}
-
-struct UnderWay {
-    kind: Kind,
-    work: Work,
-    clock: Stopwatch,
-}
 
 /// How a MicroVM's task begins.
 pub(crate) enum Start {
     /// RunMicrovm has just written it: launch.
     Launch { payload: Option<String>, clock: Stopwatch },
-    /// The host has it in this phase, or the phase's work is to be done (again).
-    Adopt,
+    /// The host has it in this phase, or the phase's work is to be done (again). `died`: its process has ended unasked.
+    Adopt { died: bool },
 }
 
 struct Driver {
@@ -107,6 +51,10 @@ struct Driver {
     deferred_exit: Option<String>,
     /// Whether there is an application to hear `/terminate`.
     application_runs: bool,
+    /// Its process ended unasked: nothing of it but its disk is left.
+    died: bool,
+    /// Of the change under way.
+    cause: Cause,
     failed_wakes: u32,
 }
 
@@ -114,10 +62,10 @@ struct Driver {
 pub(crate) fn start(core: &Arc<Core>, record: MicrovmRecord, how: Start) {
     let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
     let (view, watched) = watch::channel(view_of(&record, 0));
-    let touched = Arc::new(AtomicI64::new(core.clock.now().0));
+    let touched = Arc::new(AtomicI64::new(record.steady.touched.0));
     core.microvms.insert(Handle::new(&record, commands, watched, touched.clone()));
     let span = tracing::info_span!("microvm", id = %record.id);
-    let application_runs = matches!(record.phase, Phase::Running | Phase::Suspending);
+    let (id, phase) = (record.id, record.phase);
     let mut driver = Driver {
         core: core.clone(),
         record,
@@ -126,26 +74,37 @@ pub(crate) fn start(core: &Arc<Core>, record: MicrovmRecord, how: Start) {
         touched,
         under_way: None,
         deferred_exit: None,
-        application_runs,
+        application_runs: matches!(phase, Phase::Running | Phase::Suspending),
+        died: false,
+        cause: Cause::Restart,
         failed_wakes: 0,
     };
-    let work = async move {
+    let owned = core.clone();
+    let life = async move {
         match how {
             Start::Launch { payload, mut clock } => {
                 clock.step("queue_wait");
-                driver.begin_launch(payload, clock);
+                driver.cause = Cause::Request;
+                driver.tell(None);
+                driver.under_way = Some(work::launch(&driver.core, &driver.record, payload, clock));
             }
-            Start::Adopt => driver.begin(Stopwatch::start()),
+            Start::Adopt { died } => {
+                driver.died = died;
+                driver.begin(Stopwatch::start());
+            }
         }
-        driver.run().await;
+        if AssertUnwindSafe(driver.run()).catch_unwind().await.is_err() {
+            tracing::error!("the task of a MicroVM panicked; it is put in agreement with the host again");
+            orphans::adopt_again(&owned, id).await;
+        }
     };
-    core.tasks.spawn(work.instrument(span));
+    core.tasks.spawn(life.instrument(span));
 }
 
 fn view_of(record: &MicrovmRecord, failed_wakes: u32) -> View {
     View {
         phase: record.phase,
-        since: record.phase_since,
+        since: record.steady.since,
         reason: record.state_reason.clone(),
         failed_wakes,
         timings: Arc::new(record.timings.clone()),
@@ -164,7 +123,7 @@ impl Driver {
                     Some(command) => self.take(command).await,
                     None => break,
                 },
-                result = ended(&mut self.under_way) => self.finish(result).await,
+                result = work::ended(&mut self.under_way) => self.finish(result).await,
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
         }
@@ -172,7 +131,13 @@ impl Driver {
     }
 
     async fn take(&mut self, command: Command) {
-        let answer = self.apply(command.request).await;
+        let answer = match AssertUnwindSafe(self.apply(command.request)).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::error!("a request of a MicroVM's task panicked");
+                Err(RequestError::NotRecorded)
+            }
+        };
         if let Some(reply) = command.reply {
             // A caller that has gone away needs no answer.
             let _ = reply.send(answer);
@@ -181,20 +146,23 @@ impl Driver {
 
     async fn apply(&mut self, request: Request) -> Result<(), RequestError> {
         let clock = Stopwatch::start();
-        let (event, reason) = match request {
-            Request::Suspend => (Event::Suspend, None),
-            Request::SuspendIdle { idle_since, reason } => {
+        let (event, cause, reason) = match request {
+            Request::Suspend => (Event::Suspend, Cause::Request, None),
+            Request::SuspendFor { cause, reason } => (Event::Suspend, cause, Some(reason)),
+            Request::SuspendIdle { idle_since, cause, reason } => {
                 if self.record.phase != Phase::Running || self.touched.load(Ordering::Relaxed) > idle_since.0 {
                     return Ok(());
                 }
-                (Event::Suspend, Some(reason))
+                (Event::Suspend, cause, Some(reason))
             }
-            Request::Resume => (Event::Resume, None),
-            Request::Terminate { reason } => (Event::Terminate, reason),
-            Request::Exited { reason } => (Event::Exited, Some(reason)),
+            Request::Resume => (Event::Resume, Cause::Request, None),
+            Request::Wake => (Event::Resume, Cause::Traffic, None),
+            Request::Terminate => (Event::Terminate, Cause::Request, None),
+            Request::End { cause, reason } => (Event::Terminate, cause, Some(reason)),
+            Request::Exited { reason } => (Event::Exited, Cause::Exit, Some(reason)),
         };
         match react(self.record.phase, event) {
-            Reaction::To(phase) => self.intend(phase, reason, clock).await,
+            Reaction::To(phase) => self.intend(phase, cause, reason, clock).await,
             Reaction::Already | Reaction::Ignore => Ok(()),
             Reaction::Refuse(conflict) => Err(RequestError::Refused(conflict)),
             Reaction::Defer => {
@@ -205,13 +173,13 @@ impl Driver {
     }
 
     /// Writes where it is going, then begins the work of going there.
-    async fn intend(&mut self, phase: Phase, reason: Option<String>, mut clock: Stopwatch) -> Result<(), RequestError> {
+    async fn intend(&mut self, phase: Phase, cause: Cause, reason: Option<String>, mut clock: Stopwatch) -> Result<(), RequestError> {
         if let Err(error) = before_intent(phase).await {
             tracing::error!(?phase, %error, "an intent could not be written");
             return Err(RequestError::NotRecorded);
         }
         let mut intended = self.record.clone();
-        enter(&mut intended, phase, reason, self.core.clock.now());
+        self.enter(&mut intended, phase, reason);
         match journal::intent(&self.core, &intended).await {
             Ok(()) => {}
             Err(journal::IntentError::NoRoom) => return Err(RequestError::NoRoom),
@@ -220,10 +188,13 @@ impl Driver {
                 return Err(RequestError::NotRecorded);
             }
         }
-        tracing::info!(from = ?self.record.phase, to = ?phase, reason = intended.state_reason, "transition");
-        self.record = intended;
+        tracing::info!(from = ?self.record.phase, to = ?phase, reason = intended.state_reason, ?cause, "transition");
+        let from = std::mem::replace(&mut self.record, intended).phase;
+        self.cause = cause;
+        self.died |= cause == Cause::Exit;
         clock.step("intent_written");
         self.publish();
+        self.tell(Some(from));
         self.begin(clock);
         Ok(())
     }
@@ -233,83 +204,14 @@ impl Driver {
         if self.under_way.is_some() {
             return;
         }
-        match self.record.phase {
-            Phase::Suspending => self.begin_suspend(clock),
-            Phase::Resuming => self.begin_resume(clock),
-            Phase::Terminating => self.begin_stop(clock),
+        let (core, record) = (&self.core, &self.record);
+        self.under_way = match self.record.phase {
+            Phase::Suspending => Some(work::suspend(core, record, clock)),
+            Phase::Resuming => Some(work::resume(core, record, clock)),
+            Phase::Terminating => Some(work::stop(core, record, self.application_runs, self.died, clock)),
             // A launch begins with its payload, in `start`.
-            Phase::Launching | Phase::Running | Phase::Suspended | Phase::Terminated => {}
-        }
-    }
-
-    fn machine(&self) -> MachineId {
-        MachineId(self.record.id.0)
-    }
-
-    fn begin_launch(&mut self, payload: Option<String>, clock: Stopwatch) {
-        let host = self.core.host.clone();
-        let Some(image) = ImageKey::new(self.record.image_key.clone()) else {
-            unreachable!("image keys are a uuid and a number, which fit a directory name");
+            Phase::Launching | Phase::Running | Phase::Suspended | Phase::Terminated => None,
         };
-        let run = hooks::call(&self.record.settings.hooks, Hook::Run).map(|call| (call, payload));
-        let request = LaunchMachine { machine: self.machine(), image, name: self.record.id.to_string(), run };
-        self.call(Kind::Launch, clock, async move { host.launch(request).await });
-    }
-
-    fn begin_suspend(&mut self, clock: Stopwatch) {
-        let host = self.core.host.clone();
-        let suspend = hooks::call(&self.record.settings.hooks, Hook::Suspend);
-        let request = SuspendMachine { machine: self.machine(), suspend };
-        self.call(Kind::Suspend, clock, async move { host.suspend(request).await.map(|suspended| suspended.steps) });
-    }
-
-    fn begin_resume(&mut self, clock: Stopwatch) {
-        let host = self.core.host.clone();
-        let resume = hooks::call(&self.record.settings.hooks, Hook::Resume);
-        let request = ResumeMachine { machine: self.machine(), resume };
-        self.call(Kind::Resume, clock, async move { host.resume(request).await });
-    }
-
-    fn begin_stop(&mut self, clock: Stopwatch) {
-        let host = self.core.host.clone();
-        let terminate = hooks::call(&self.record.settings.hooks, Hook::Terminate).filter(|_| self.application_runs);
-        let mut request = StopMachine { machine: self.machine(), terminate };
-        self.call(Kind::Stop, clock, async move {
-            for pause in STOP_RETRIES {
-                let attempt = async {
-                    failpoints::TERMINATE_RECORDED.pass().await.map_err(HostError::from)?;
-                    host.stop(request.clone()).await
-                };
-                match attempt.await {
-                    Ok(steps) => return Ok(steps),
-                    Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a stop failed"),
-                }
-                // `/terminate` is called once.
-                request.terminate = None;
-                tokio::time::sleep(pause).await;
-            }
-            host.stop(request).await
-        });
-    }
-
-    fn call(&mut self, kind: Kind, mut clock: Stopwatch, work: impl Future<Output = Result<StepTimings, HostError>> + Send + 'static) {
-        clock.skip();
-        let [recorded, ..] = kind.failpoints();
-        let work = async move {
-            // A stop passes it with each attempt.
-            if kind != Kind::Stop {
-                recorded.pass().await?;
-            }
-            work.await
-        };
-        let bounded = async move {
-            match tokio::time::timeout(HOST_DEADLINE, AssertUnwindSafe(work).catch_unwind()).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(fault("the host panicked", "see the daemon's log")),
-                Err(elapsed) => Err(fault("the host did not finish in time", elapsed)),
-            }
-        };
-        self.under_way = Some(UnderWay { kind, work: Box::pin(bounded), clock });
     }
 
     /// A host call has ended: write what it means, then begin what has been waiting for its end.
@@ -325,15 +227,20 @@ impl Driver {
             tracing::warn!(step = kind.name(), error = error as &dyn std::error::Error, "a step failed on the host");
             failure_reason(kind.name(), error)
         });
-        match react(self.record.phase, kind.event(&result)) {
+        let from = self.record.phase;
+        self.died |= matches!(result, Err(HostError::MachineLost { .. }));
+        let moved = match react(from, kind.event(&result)) {
             Reaction::To(phase) => {
-                enter(&mut self.record, phase, reason, self.core.clock.now());
-                if phase == Phase::Running {
-                    self.touched.fetch_max(self.record.phase_since.0, Ordering::Relaxed);
+                let mut record = self.record.clone();
+                self.enter(&mut record, phase, reason);
+                self.record = record;
+                if result.is_err() && phase != Phase::Terminated {
+                    self.cause = Cause::Failure;
                 }
+                true
             }
-            Reaction::Already | Reaction::Refuse(_) | Reaction::Defer | Reaction::Ignore => {}
-        }
+            Reaction::Already | Reaction::Refuse(_) | Reaction::Defer | Reaction::Ignore => false,
+        };
         let steps = result.unwrap_or_default();
         self.keep_timings(kind, &clock, &steps);
         journal::outcome(&self.core.store, &self.record).await;
@@ -342,6 +249,9 @@ impl Driver {
         self.keep_timings(kind, &clock, &steps);
         tracing::info!(operation = kind.name(), phase = ?self.record.phase, steps = %self.record.timings[kind.name()], "host call ended");
         self.publish();
+        if moved {
+            self.tell(Some(from));
+        }
         self.begin(Stopwatch::start());
         self.look_at_deferred_exit().await;
     }
@@ -368,21 +278,36 @@ impl Driver {
         self.record.timings[kind.name()] = clock.report(steps);
     }
 
+    fn enter(&self, record: &mut MicrovmRecord, phase: Phase, reason: Option<String>) {
+        let now = self.core.steady.now();
+        // A new run begins a new idle time.
+        if phase == Phase::Running {
+            self.touched.fetch_max(now.steady.0, Ordering::Relaxed);
+        }
+        record.steady.touched = SteadyMillis(self.touched.load(Ordering::Relaxed));
+        enter(record, phase, reason, now);
+    }
+
     fn publish(&self) {
         self.view.send_replace(view_of(&self.record, self.failed_wakes));
+    }
+
+    fn tell(&self, from: Option<Phase>) {
+        self.core.teller.microvm(&self.record, from, self.cause, self.core.clock.now());
     }
 }
 
 /// The record in its new phase. A reason explains the way there; that of an ending stays with what ended.
-fn enter(record: &mut MicrovmRecord, phase: Phase, reason: Option<String>, now: UnixMillis) {
+fn enter(record: &mut MicrovmRecord, phase: Phase, reason: Option<String>, now: Moment) {
     let ends_as_begun = matches!((record.phase, phase), (Phase::Suspending, Phase::Suspended) | (Phase::Terminating, Phase::Terminated));
     if reason.is_some() || !ends_as_begun {
         record.state_reason = reason;
     }
     record.phase = phase;
-    record.phase_since = now;
+    record.phase_since = now.wall;
+    record.steady.since = now.steady;
     if phase == Phase::Terminated {
-        record.terminated_at = Some(now);
+        record.terminated_at = Some(now.wall);
     }
 }
 
@@ -393,19 +318,4 @@ async fn before_intent(phase: Phase) -> Result<(), Injected> {
         Phase::Terminating => failpoints::TERMINATE_INTENT.pass().await,
         Phase::Launching | Phase::Running | Phase::Suspended | Phase::Terminated => Ok(()),
     }
-}
-
-type Ended = (Kind, Stopwatch, Result<StepTimings, HostError>);
-
-/// The end of the call under way; never, when there is none.
-async fn ended(under_way: &mut Option<UnderWay>) -> Ended {
-    let Some(call) = under_way else { return std::future::pending().await };
-    let result = call.work.as_mut().await;
-    let (kind, clock) = (call.kind, call.clock.clone());
-    *under_way = None;
-    (kind, clock, result)
-}
-
-fn fault(attempted: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> HostError {
-    HostError::internal(attempted)(source)
 }

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use emberbox_host::MachineId;
-use emberbox_store::{MicrovmRecord, Phase, RunSettings, UnixMillis};
+use emberbox_store::{MicrovmRecord, Phase, RunSettings, SteadyMillis};
 use emberbox_wire::arn::ImageArn;
 use emberbox_wire::ids::{AccountId, MicrovmId};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::state::Conflict;
+use crate::events::Cause;
 
 /// Commands waiting for one MicroVM's task. More come only from a storm of wakes, which then wait their turn.
 pub(crate) const COMMAND_QUEUE: usize = 64;
@@ -26,7 +27,7 @@ const INTENT_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct View {
     pub(crate) phase: Phase,
-    pub(crate) since: UnixMillis,
+    pub(crate) since: SteadyMillis,
     pub(crate) reason: Option<String>,
     /// Wakes that failed so far: a waiter whose count moved has its answer.
     pub(crate) failed_wakes: u32,
@@ -37,14 +38,25 @@ pub(crate) struct View {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Request {
     Suspend,
+    /// Whatever it is doing.
+    SuspendFor {
+        cause: Cause,
+        reason: String,
+    },
     /// By policy: only if there has been no traffic since.
     SuspendIdle {
-        idle_since: UnixMillis,
+        idle_since: SteadyMillis,
+        cause: Cause,
         reason: String,
     },
     Resume,
-    Terminate {
-        reason: Option<String>,
+    /// For a request that came through its endpoint.
+    Wake,
+    Terminate,
+    /// By policy.
+    End {
+        cause: Cause,
+        reason: String,
     },
     Exited {
         reason: String,
@@ -82,10 +94,11 @@ pub(crate) struct Handle {
     pub(crate) address: Option<Ipv4Addr>,
     pub(crate) endpoint: String,
     pub(crate) settings: Arc<RunSettings>,
-    pub(crate) started_at: UnixMillis,
+    pub(crate) started: SteadyMillis,
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     touched: Arc<AtomicI64>,
+    busy: Arc<AtomicI64>,
 }
 
 impl Handle {
@@ -102,10 +115,11 @@ impl Handle {
             address: record.address,
             endpoint: record.endpoint.to_string(),
             settings: Arc::new(record.settings.clone()),
-            started_at: record.started_at,
+            started: record.steady.started,
             commands,
             view,
             touched,
+            busy: Arc::new(AtomicI64::new(0)),
         }
     }
 
@@ -121,12 +135,22 @@ impl Handle {
         self.view.clone()
     }
 
-    pub(crate) fn touch(&self, now: UnixMillis) {
+    /// There has been traffic.
+    pub(crate) fn touch(&self, now: SteadyMillis) {
         self.touched.fetch_max(now.0, Ordering::Relaxed);
     }
 
-    pub(crate) fn touched(&self) -> UnixMillis {
-        UnixMillis(self.touched.load(Ordering::Relaxed))
+    pub(crate) fn touched(&self) -> SteadyMillis {
+        SteadyMillis(self.touched.load(Ordering::Relaxed))
+    }
+
+    /// It has been seen computing.
+    pub(crate) fn note_busy(&self, now: SteadyMillis) {
+        self.busy.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn busy(&self) -> SteadyMillis {
+        SteadyMillis(self.busy.load(Ordering::Relaxed))
     }
 
     /// Asks, and returns when the intent is recorded or refused; the work goes on.

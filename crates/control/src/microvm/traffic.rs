@@ -75,7 +75,7 @@ impl Traffic for Control {
 
     fn touch(&self, microvm: MicrovmId) {
         if let Some(handle) = self.core().microvms.get(microvm) {
-            handle.touch(self.core().clock.now());
+            handle.touch(self.core().steady.now().steady);
         }
     }
 }
@@ -105,7 +105,7 @@ async fn wait_until_running(handle: &Handle) -> Result<(), TrafficError> {
 }
 
 async fn wake(handle: &Handle) -> Result<(), TrafficError> {
-    match handle.ask(Request::Resume).await {
+    match handle.ask(Request::Wake).await {
         // Refused: it has moved on since it was looked at, and the watch tells where.
         Ok(()) | Err(RequestError::Refused(_)) => Ok(()),
         Err(error @ (RequestError::NotRecorded | RequestError::NoRoom | RequestError::Gone)) => {

@@ -15,7 +15,7 @@ use crate::control::Core;
 use crate::image::{driver, managed};
 use crate::refusal::{Failure, Refusal};
 use crate::views::{self, LatestVersions};
-use crate::{connectors, idempotency};
+use crate::{connectors, idempotency, idle};
 
 pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> Result<Value, Failure> {
     let token = idempotency::client_token(core, caller, "CreateMicrovmImage", &input);
@@ -28,6 +28,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let definition = definition::admit(region, &managed::arns(region, &*core.host), request.definition)?;
     let tags = request.tags.unwrap_or_default();
     super::tag_resource::admit(&tags)?;
+    idle::admit(&tags)?;
 
     let now = core.clock.now();
     let arn = ImageArn { region: region.clone(), account: caller.account.clone(), name: request.name };

@@ -1,6 +1,6 @@
 //! Finding what a request names. What belongs to another account looks absent.
 
-use emberbox_store::{ImageRecord, MicrovmRecord, VersionRecord};
+use emberbox_store::{ImageRecord, MicrovmRecord, Phase, VersionRecord};
 use emberbox_wire::arn::ImageArn;
 use emberbox_wire::caller::Caller;
 use emberbox_wire::ids::{ImageVersion, MicrovmId};
@@ -84,16 +84,23 @@ pub(crate) async fn ask(core: &Core, caller: &Caller, identifier: &str, request:
     let absent = || Refusal::NoMicrovm(identifier.to_owned());
     let id: MicrovmId = identifier.parse().map_err(|_| absent())?;
     let Some(handle) = living(core, caller, id)? else {
-        microvm(core, caller, identifier).await?;
-        return Ok(Asked::Terminated);
+        return without_task(core, caller, identifier).await;
     };
     match handle.ask(request).await {
         Ok(()) => Ok(Asked::Recorded),
         Err(RequestError::Refused(conflict)) => Err(Refusal::Microvm { microvm: id, conflict }.into()),
         Err(RequestError::Gone) if core.stop.is_cancelled() => Err(Failure::Stopping),
-        Err(RequestError::Gone) => Ok(Asked::Terminated),
+        Err(RequestError::Gone) => without_task(core, caller, identifier).await,
         Err(RequestError::NoRoom) => Err(Refusal::NoRoomToResume(id).into()),
         Err(RequestError::NotRecorded) => Err(Failure::Contended),
+    }
+}
+
+/// A MicroVM without a task is TERMINATED, or is about to have one again.
+async fn without_task(core: &Core, caller: &Caller, identifier: &str) -> Result<Asked, Failure> {
+    match microvm(core, caller, identifier).await?.phase {
+        Phase::Terminated => Ok(Asked::Terminated),
+        _ => Err(Failure::Contended),
     }
 }
 

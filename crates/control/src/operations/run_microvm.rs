@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use emberbox_store::{ClientToken, Commit, MicrovmRecord, Phase, RunSettings, VersionRecord};
+use emberbox_store::{ClientToken, Commit, IdleSignal, MicrovmRecord, Phase, RunSettings, SteadyLife, VersionRecord};
 use emberbox_wire::arn::ImageArn;
 use emberbox_wire::caller::Caller;
 use emberbox_wire::ids::{EndpointId, MicrovmId};
@@ -14,7 +14,7 @@ use crate::control::Core;
 use crate::microvm::driver::{self, Start};
 use crate::refusal::{Failure, Refusal};
 use crate::timings::Stopwatch;
-use crate::{connectors, endpoint, failpoints, idempotency, views};
+use crate::{connectors, endpoint, failpoints, idempotency, idle, views};
 
 /// How long a MicroVM may exist when the caller does not say (model).
 const DEFAULT_MAXIMUM_DURATION_SECONDS: u32 = 28_800;
@@ -35,7 +35,8 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     }
     for _ in 0..ADDRESS_ATTEMPTS {
         let version = launchable(core, caller, &arn, &request).await?;
-        let record = new_record(core, caller, &arn, &version, settings.clone());
+        let signal = idle::signal(&core.store.tags(&arn.to_string()).await?, core.config.lives.idle_signal);
+        let record = new_record(core, caller, &arn, &version, RunSettings { idle_signal: signal, ..settings.clone() });
         clock.step("admission");
         failpoints::RUN_ADMITTED.pass().await?;
         match write(core, &record, token.as_ref()).await? {
@@ -63,6 +64,7 @@ fn admit(region: &str, request: &RunMicrovmRequest) -> Result<(ImageArn, RunSett
         logging: request.logging.clone(),
         maximum_duration_in_seconds: request.maximum_duration_in_seconds.unwrap_or(DEFAULT_MAXIMUM_DURATION_SECONDS),
         hooks: Hooks::default(),
+        idle_signal: IdleSignal::default(),
     };
     Ok((arn, settings))
 }
@@ -86,7 +88,7 @@ async fn launchable(core: &Core, caller: &Caller, arn: &ImageArn, request: &RunM
 }
 
 fn new_record(core: &Core, caller: &Caller, arn: &ImageArn, version: &VersionRecord, settings: RunSettings) -> MicrovmRecord {
-    let now = core.clock.now();
+    let now = core.steady.now();
     MicrovmRecord {
         id: MicrovmId::random(),
         account: caller.account.clone(),
@@ -101,8 +103,9 @@ fn new_record(core: &Core, caller: &Caller, arn: &ImageArn, version: &VersionRec
         state_reason: None,
         settings: RunSettings { hooks: version.definition.hooks.clone().unwrap_or_default(), ..settings },
         timings: json!({}),
-        started_at: now,
-        phase_since: now,
+        started_at: now.wall,
+        phase_since: now.wall,
+        steady: SteadyLife::beginning(now.steady),
         terminated_at: None,
     }
 }

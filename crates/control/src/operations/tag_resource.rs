@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{connector_lookup, lookup};
 use crate::control::Core;
+use crate::idle;
 use crate::limits::MAXIMUM_TAGS;
 use crate::refusal::{Failure, Refusal};
 
@@ -25,6 +26,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     let request: Request = serde_json::from_value(input)?;
     let arn = resource(core, caller, &request.resource).await?;
     admit(&request.tags)?;
+    idle::admit(&request.tags)?;
     match core.store.tag(&arn, &request.tags, MAXIMUM_TAGS).await? {
         true => Ok(json!({})),
         false => Err(Refusal::TooManyTags(MAXIMUM_TAGS).into()),

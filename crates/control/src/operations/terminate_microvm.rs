@@ -19,6 +19,6 @@ struct Request {
 
 pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> Result<Value, Failure> {
     let request: Request = serde_json::from_value(input)?;
-    lookup::ask(core, caller, &request.microvm_identifier, registry::Request::Terminate { reason: None }).await?;
+    lookup::ask(core, caller, &request.microvm_identifier, registry::Request::Terminate).await?;
     Ok(json!({}))
 }

@@ -201,7 +201,7 @@ async fn what_a_failed_stop_left_is_swept_and_a_builds_machine_is_not() {
         (World::machine(id), World::machine(world.running(json!({})).await), emberbox_host::MachineId(uuid::Uuid::new_v4()));
     world.parts.host.put(left, MachineStatus::Lost);
     world.parts.host.put(builds, MachineStatus::Running);
-    crate::reconcile::orphans::sweep(world.control.core()).await;
+    crate::reconcile::orphans::sweep(world.control.core(), &mut Default::default()).await;
     let status = |machine| world.parts.host.status(machine);
     assert_eq!((status(left), status(living), status(builds)), (None, Some(MachineStatus::Running), Some(MachineStatus::Running)));
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod any_order;
 mod bad_input;
 mod connectors;
 mod images;
 mod limits;
+mod lives;
 mod microvms;
 mod restart;
 mod sequences;

@@ -17,7 +17,7 @@ use crate::snapshot::Manifest;
 use crate::snapshot::document::DocumentError;
 use crate::steps::Steps;
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::{HostError, ImageKey, Machine, MachineId, MachineShape, MachineStatus, NetworkError, failpoints};
+use crate::{HostError, HostRecovery, ImageKey, Machine, MachineId, MachineShape, MachineStatus, NetworkError, failpoints};
 
 /// The agent answers within milliseconds; one machine that does not must not hold up the daemon's start.
 const AWAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -25,39 +25,61 @@ const AWAKE_WITHIN: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 32;
 
 /// Takes over every machine whose process lives, puts right what a killed daemon left half done, and ends processes that belong to nothing.
-pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<()> {
-    let machines = futures::stream::iter(machines(&host.layout)?);
-    machines.map(Ok).try_for_each_concurrent(AT_ONCE, |(machine, files)| settle(host, machine, files)).await?;
-    end_strays(host)
+pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<HostRecovery> {
+    let settling = futures::stream::iter(machines(&host.layout)?).map(|(machine, files)| settle(host, machine, files));
+    let found =
+        settling.buffer_unordered(AT_ONCE).try_fold(HostRecovery::default(), |sum, one| std::future::ready(Ok(sum.and(one)))).await?;
+    Ok(found.and(HostRecovery { processes_ended: end_strays(host)?, ..HostRecovery::default() }))
 }
 
-async fn settle(host: &Arc<LocalHost>, machine: MachineId, files: MachineFiles) -> io::Result<()> {
+/// One machine; what was found and done about it.
+async fn settle(host: &Arc<LocalHost>, machine: MachineId, files: MachineFiles) -> io::Result<HostRecovery> {
+    let mut found = HostRecovery::default();
     let record = match MachineRecord::read(&files) {
         Ok(record) => record,
         // Not even a record: its launch had hardly begun.
-        Err(DocumentError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return remove_directory(&files.0),
+        Err(DocumentError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
+            found.directories_removed = 1;
+            return remove_directory(&files.0).map(|()| found);
+        }
         Err(error) => {
             tracing::error!(%machine, error = &error as &dyn std::error::Error, "a machine's record (machine.json) tells nothing: the machine is lost");
-            return Ok(());
+            return Ok(found);
         }
     };
     failpoints::ADOPT_RECORD.pass().await?;
     // A snapshot under its final name: suspended, and the daemon ended before it had ended the process. `resuming`: the application has not run.
     if files.snapshot().0.exists() || files.resuming().0.exists() {
-        end_process(host, &record).await;
+        let (ended, resuming) = (u32::from(end_process(host, &record).await), files.resuming().0.exists());
+        found = HostRecovery { processes_ended: ended, resumes_undone: u32::from(resuming), ..found };
+        found.suspensions_finished = if resuming { 0 } else { ended };
         put_back(&files);
-        return restore::note_running(&files);
+        return restore::note_running(&files).map(|()| found);
     }
     let Some(process) = record.process.as_ref().filter(|_| record.launched) else {
         // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING.
-        end_process(host, &record).await;
-        return Ok(());
+        found.processes_ended = u32::from(end_process(host, &record).await);
+        found.launches_undone = u32::from(!record.launched);
+        return Ok(found);
     };
     if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
-        adopt(host, machine, &files, &record, process, vm).await;
+        match adopt(host, machine, &files, &record, process, vm).await {
+            Adopted::Awake => found.machines_adopted = 1,
+            Adopted::Silent => found.machines_silent = 1,
+            Adopted::Ended => found.processes_ended = 1,
+        }
         failpoints::ADOPT_PROCESS.reach().await;
     }
-    Ok(())
+    Ok(found)
+}
+
+/// What became of a machine whose process lives.
+enum Adopted {
+    Awake,
+    /// It runs and its agent does not answer.
+    Silent,
+    /// It could not be adopted.
+    Ended,
 }
 
 async fn adopt(
@@ -67,7 +89,7 @@ async fn adopt(
     record: &MachineRecord,
     process: &RunningProcess,
     vm: Arc<dyn Vm>,
-) {
+) -> Adopted {
     let taken = match shape_of(host, record) {
         Ok(shape) => cell_of(host, vm.as_ref(), process.cell).map(|cell| (shape, cell)).map_err(HostError::from),
         Err(error) => Err(error),
@@ -75,15 +97,21 @@ async fn adopt(
     match taken {
         Ok((shape, cell)) => {
             let running = Arc::new(Running { image: record.image.clone(), shape, vm, cell });
-            match awake(host, &running, files, record).await {
-                Ok(()) => tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine"),
-                Err(error) => tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer"),
-            }
+            let adopted = match awake(host, &running, files, record).await {
+                Ok(()) => Adopted::Awake,
+                Err(error) => {
+                    tracing::warn!(%machine, error = &error as &dyn std::error::Error, "an adopted machine does not answer");
+                    Adopted::Silent
+                }
+            };
+            tracing::info!(%machine, pid = process.identity.pid, "adopted a running machine");
             host.insert(machine, running);
+            adopted
         }
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
             vm.stop().await;
+            Adopted::Ended
         }
     }
 }
@@ -94,16 +122,20 @@ fn shape_of(host: &LocalHost, record: &MachineRecord) -> Result<MachineShape, Ho
     record.shape.map_or_else(of_image, Ok)
 }
 
-async fn end_process(host: &LocalHost, record: &MachineRecord) {
+/// Whether there was one.
+async fn end_process(host: &LocalHost, record: &MachineRecord) -> bool {
     if let Some(process) = &record.process
         && let Ok(vm) = host.engine.adopt(process.identity, host.layout.work()).await
     {
         vm.stop().await;
+        return true;
     }
+    false
 }
 
 /// Processes that run as one of this daemon's users and were not adopted: builders, captures, and starts that were never recorded.
-fn end_strays(host: &LocalHost) -> io::Result<()> {
+fn end_strays(host: &LocalHost) -> io::Result<u32> {
+    let mut ended = 0;
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // Monitors that stand ready for this daemon's launches are its own children.
@@ -112,9 +144,10 @@ fn end_strays(host: &LocalHost) -> io::Result<()> {
         if stray && let Ok(process) = ProcessIdentity::of(pid).and_then(ProcessHandle::open) {
             tracing::info!(pid, "ending a virtual machine process that belongs to no machine");
             process.kill();
+            ended += 1;
         }
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// The cell of a living machine.

@@ -1,5 +1,6 @@
 //! Stop: end a machine, running or suspended, and delete its files.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::blocking;
@@ -25,8 +26,19 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
         failpoints::STOP_PROCESS_END.pass().await?;
     }
     let directory = host.layout.machine(request.machine).0;
-    blocking(move || remove_directory(&directory), "delete a machine's files").await?;
+    let kept = request.keep_disk.then(|| host.layout.kept(request.machine).0);
+    let removed = move || match kept {
+        Some(kept) if directory.exists() => keep(&directory, &kept),
+        Some(_) | None => remove_directory(&directory),
+    };
+    blocking(removed, "delete a machine's files").await?;
     steps.mark("files");
     failpoints::STOP_FILES.pass().await?;
     Ok(steps.finish())
+}
+
+/// What is left of a machine that died, for who wants to know why.
+fn keep(directory: &Path, kept: &Path) -> std::io::Result<()> {
+    remove_directory(kept)?;
+    std::fs::rename(directory, kept)
 }

@@ -48,7 +48,7 @@ pub(crate) fn answer(probe: &Probe, request: &Request, length: Option<u64>, body
         "/echo" => Answer::Stream(length, Box::new(echo)),
         "/stream" => stream(request.number("chunks", 3), Duration::from_millis(request.number("interval_ms", 100))),
         "/big" => big(request.number("mib", 1)),
-        "/spin" => spin(Duration::from_millis(request.number("ms", 100))),
+        "/spin" => spin(Duration::from_millis(request.number("ms", 100)), request.argument("background").is_some()),
         "/print" => print(request),
         "/exit" => exit(request.number("code", 0)),
         path => Answer::failed(404, format!("no endpoint {path:?}")),
@@ -115,14 +115,22 @@ fn big(mib: u64) -> Answer {
     )
 }
 
-/// Keeps a processor busy.
-fn spin(time: Duration) -> Answer {
+/// Keeps a processor busy, in the background if nobody is to wait for it.
+fn spin(time: Duration, background: bool) -> Answer {
+    if background {
+        thread::spawn(move || keep_busy(time));
+        return Answer::json([("rounds", 0_u64.into())]);
+    }
+    Answer::json([("rounds", keep_busy(time).into())])
+}
+
+fn keep_busy(time: Duration) -> u64 {
     let start = Instant::now();
     let mut rounds = 0_u64;
     while start.elapsed() < time {
         rounds = black_box(rounds) + 1;
     }
-    Answer::json([("rounds", rounds.into())])
+    rounds
 }
 
 /// Writes `line` to standard output, or with `to=stderr` to standard error.

@@ -4,6 +4,7 @@
 //! the clock must be the same in all copies (it was taken before the snapshot), and the first one after it must differ.
 
 use std::collections::VecDeque;
+use std::env;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
@@ -52,6 +53,9 @@ impl Sampler {
     pub(crate) fn start() -> io::Result<Self> {
         let history = Arc::new(Mutex::new(History::default()));
         let written = history.clone();
+        if env::var("PROBE_SAMPLER").as_deref() == Ok("off") {
+            return Ok(Self(history));
+        }
         let urandom = File::open("/dev/urandom")?;
         thread::Builder::new().name("sampler".into()).spawn(move || {
             if let Err(error) = sample_for_ever(urandom, &written) {
