@@ -103,7 +103,8 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let control = Control::start(control_config, collaborators).await.context("could not start")?;
     let ingress = pending.serve(authority.clone(), control.clone(), tokens).context("could not serve the endpoints of MicroVMs")?;
     let keys = Arc::new(Keys(access.clone()));
-    let server = Server::new(ServerConfig::new(&config.region), keys, Arc::new(ControlOperations(control.clone())))?
+    let operations = Arc::new(ControlOperations(control.clone()));
+    let server = Server::new(ServerConfig::new(&config.region), keys, operations, audit.clone())?
         .with_sts(Arc::new(Sts::new(access.clone())))
         .with_iam(Arc::new(Iam::new(access)))
         .with_s3(Arc::new(s3));

@@ -33,35 +33,57 @@ pub fn success(operation: &Operation, output: Value) -> Response<ResponseBody> {
 }
 
 /// `x-amzn-errortype`, and `message` beside the other members of the shape, null when unknown (observed).
-pub fn error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
-    json_error(model, error, false)
+pub fn error(model: &Model, operation: Option<&Operation>, error: &ApiError) -> Response<ResponseBody> {
+    json_error(model, operation, error, false)
 }
 
 /// For clients of services that are not served here, whose protocol looks for the type in the body.
 pub(crate) fn foreign_error(model: &Model, error: &ApiError) -> Response<ResponseBody> {
-    json_error(model, error, true)
+    json_error(model, None, error, true)
 }
 
-fn json_error(model: &Model, error: &ApiError, body_names_type: bool) -> Response<ResponseBody> {
-    let shape = error.code.shape();
+/// What an operation calls an error: by the first of its names that the operation declares.
+pub(crate) fn spelled(operation: Option<&Operation>, code: ErrorCode) -> &'static str {
+    spelled_by(operation.map(|operation| operation.errors.as_slice()).unwrap_or_default(), code)
+}
+
+/// As [`spelled`], by the errors an operation declares.
+pub(crate) fn spelled_by(errors: &[String], code: ErrorCode) -> &'static str {
+    let names: &[&'static str] = match code {
+        ErrorCode::Conflict => &["ConflictException", "ResourceConflictException"],
+        ErrorCode::Throttling => &["ThrottlingException", "TooManyRequestsException"],
+        ErrorCode::InternalServer => &["InternalServerException", "ServiceException"],
+        // A constraint's violation keeps its name whatever is declared: what judges it stands before the service (observed).
+        _ => &[],
+    };
+    let declared = |name: &&&str| errors.iter().any(|error| error == **name);
+    names.iter().find(declared).copied().unwrap_or_else(|| code.shape())
+}
+
+fn json_error(model: &Model, operation: Option<&Operation>, error: &ApiError, body_names_type: bool) -> Response<ResponseBody> {
+    let name = spelled(operation, error.code);
+    let shape = model.shape_named(name);
+    let status = shape.and_then(|shape| shape.error_status).unwrap_or_else(|| error.code.status());
     let mut body = Map::new();
     let mut retry_after = None;
-    for member in model.shape_named(shape).map(|shape| shape.members()).unwrap_or_default() {
+    let mut message_member = "message";
+    for member in shape.map(|shape| shape.members()).unwrap_or_default() {
         let value = error.members.get(&member.name).cloned().unwrap_or_default();
-        match member.location {
-            Location::Header => retry_after = value.as_u64(),
-            _ => {
-                body.insert(member.wire_name.clone(), value);
-            }
+        match (member.location, member.wire_name.as_str()) {
+            (Location::Header, _) => retry_after = value.as_u64(),
+            (_, "Message") => message_member = "Message",
+            // Whose fault it is, in the older words of Lambda (documented).
+            (_, "Type") => drop(body.insert("Type".into(), if status < 500 { "User" } else { "Service" }.into())),
+            (_, wire_name) => drop(body.insert(wire_name.into(), value)),
         }
     }
     if body_names_type {
-        body.insert("__type".into(), shape.into());
+        body.insert("__type".into(), name.into());
     }
-    body.insert("message".into(), error.message.as_str().into());
-    let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    body.insert(message_member.into(), error.message.as_str().into());
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(status, Some(JSON), Bytes::from(Value::Object(body).to_string()));
-    response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(shape));
+    response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(name));
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -152,15 +174,40 @@ mod tests {
     #[tokio::test]
     async fn errors_carry_the_members_of_their_shape() {
         let model = Model::load().unwrap();
-        let response = error(&model, &ApiError::not_found("gone", "microvm", "m-1"));
+        let response = error(&model, None, &ApiError::not_found("gone", "microvm", "m-1"));
         assert_eq!((response.status().as_u16(), response.headers()[ERROR_TYPE].to_str().unwrap()), (404, "ResourceNotFoundException"));
         assert_eq!(body(response).await, json!({"message": "gone", "resourceType": "microvm", "resourceId": "m-1"}));
 
         let mut throttled = ApiError::new(ErrorCode::Throttling, "slow down");
         throttled.members.insert("retryAfterSeconds".into(), 3.into());
-        let response = error(&model, &throttled);
+        let response = error(&model, None, &throttled);
         assert_eq!(response.headers()[RETRY_AFTER], "3");
         assert_eq!(body(response).await, json!({"message": "slow down", "serviceCode": null, "quotaCode": null}));
+    }
+
+    #[tokio::test]
+    async fn errors_are_spelled_as_the_operation_declares_them() {
+        let model = Model::parse(emberbox_wire::LAMBDA_CORE_MODEL).unwrap();
+        let operation = model.operations.iter().find(|operation| operation.name == "UpdateNetworkConnector");
+        let answer = async |code| {
+            let response = error(&model, operation, &ApiError::new(code, "words"));
+            let name = response.headers()[ERROR_TYPE].to_str().unwrap().to_owned();
+            (response.status().as_u16(), name, body(response).await)
+        };
+        let user = |message: &str| json!({"Type": "User", message: "words"});
+        assert_eq!(answer(ErrorCode::Conflict).await, (409, "ResourceConflictException".into(), user("message")));
+        assert_eq!(answer(ErrorCode::ResourceNotFound).await, (404, "ResourceNotFoundException".into(), user("Message")));
+        let limit = "NetworkConnectorLimitExceededException";
+        assert_eq!(answer(ErrorCode::NetworkConnectorLimitExceeded).await, (400, limit.into(), user("message")));
+        assert_eq!(answer(ErrorCode::Validation).await, (400, "ValidationException".into(), json!({"message": "words"})));
+        let (status, name, _) = answer(ErrorCode::InternalServer).await;
+        assert_eq!((status, name.as_str()), (500, "ServiceException"));
+        let mut throttled = ApiError::new(ErrorCode::Throttling, "words");
+        throttled.members.insert("retryAfterSeconds".into(), 3.into());
+        throttled.members.insert("Reason".into(), "CallerRateLimitExceeded".into());
+        let response = error(&model, operation, &throttled);
+        assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].to_str().unwrap()), (429, "3"));
+        assert_eq!(body(response).await, json!({"Type": "User", "message": "words", "Reason": "CallerRateLimitExceeded"}));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use emberbox_wire::audit::AuditLog;
 use emberbox_wire::caller::Caller;
 use emberbox_wire::error::{ApiError, ErrorCode};
 use http::request::Parts;
@@ -20,24 +21,27 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, field, info_span};
 use uuid::Uuid;
 
-use crate::model::Model;
-use crate::routing::{Routes, query_pairs};
+use crate::catalogue::{Catalogue, Found};
+use crate::routing::query_pairs;
 use crate::services::{ClientAddress, Credentials, Operations, QueryError, QueryService, ResponseBody, StreamingService};
 use crate::sigv4::SigningKeys;
-use crate::{decode, envelope, sigv4, validate};
+use crate::trace::{CallNote, Trace};
+use crate::{decode, envelope, s3_names, sigv4, validate};
 
 /// Largest body of the Lambda API, STS and IAM (documented for Lambda).
 const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+/// Longest URL of the Lambda API: fifty tag keys of the longest kind fit, percent-encoded.
+const MAX_URL_BYTES: usize = 32 * 1024;
 /// A body that has not arrived by then is not coming; 6 MiB pass in it at 200 KiB/s.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Front {
     pub(crate) region: String,
-    pub(crate) model: Model,
-    pub(crate) routes: Routes,
+    pub(crate) catalogue: Catalogue,
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) signing_keys: SigningKeys,
     pub(crate) operations: Arc<dyn Operations>,
+    pub(crate) audit: Arc<dyn AuditLog>,
     pub(crate) sts: Option<Arc<dyn QueryService>>,
     pub(crate) iam: Option<Arc<dyn QueryService>>,
     pub(crate) s3: Option<Arc<dyn StreamingService>>,
@@ -62,6 +66,7 @@ struct Call<'a> {
     client: IpAddr,
     request_id: &'a str,
     authentication: Duration,
+    trace: Trace,
 }
 
 impl Target {
@@ -118,31 +123,56 @@ impl Front {
     }
 
     async fn dispatch(&self, request: Request<Incoming>, client: IpAddr, request_id: &str) -> (Response<ResponseBody>, Duration) {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let target = Target::of(&parts);
+        let trace = Trace::begin(&parts, client, request_id, &self.region, self.audit.clone());
         if let (Target::S3, Some(s3)) = (&target, &self.s3) {
-            Span::current().record("operation", "s3");
-            parts.extensions.insert(ClientAddress(client));
-            let mut response = s3.call(Request::from_parts(parts, body)).await;
+            let mut response = s3_call(s3.as_ref(), Request::from_parts(parts, body), client, trace).await;
             if let Ok(value) = HeaderValue::from_str(request_id) {
                 response.headers_mut().insert(envelope::S3_REQUEST_ID, value);
             }
             return (response, Duration::ZERO);
         }
-        let mut call = Call { parts: &parts, client, request_id, authentication: Duration::ZERO };
+        let mut call = Call { parts: &parts, client, request_id, authentication: Duration::ZERO, trace };
         let response = match target {
-            Target::Health => envelope::health(),
+            Target::Health => {
+                call.trace.forget();
+                envelope::health()
+            }
             Target::Sts => self.query(&mut call, body, "sts", self.sts.as_deref()).await,
             Target::Iam => self.query(&mut call, body, "iam", self.iam.as_deref()).await,
-            Target::Lambda => self.json(&mut call, body).await.unwrap_or_else(|error| envelope::error(&self.model, &error)),
-            Target::S3 | Target::Other(_) => {
-                self.json(&mut call, body).await.unwrap_or_else(|error| envelope::foreign_error(&self.model, &error))
-            }
+            Target::Lambda => match self.json(&mut call, body).await {
+                Ok(response) => response,
+                Err(error) => self.refuse(&mut call, &error),
+            },
+            Target::S3 | Target::Other(_) => match self.json(&mut call, body).await {
+                Ok(response) => response,
+                Err(error) => {
+                    call.trace.failed(error.code.shape(), &error.message);
+                    envelope::foreign_error(self.catalogue.main(), &error)
+                }
+            },
         };
         (response, call.authentication)
     }
 
+    /// In the words of the operation that was meant, if one was.
+    fn refuse(&self, call: &mut Call<'_>, error: &ApiError) -> Response<ResponseBody> {
+        let found = self.catalogue.find(&call.parts.method, call.parts.uri.path());
+        let (model, operation) = found.map_or((self.catalogue.main(), None), |found| (found.model, Some(found.route.operation)));
+        call.trace.failed(envelope::spelled(operation, error.code), &error.message);
+        envelope::error(model, operation, error)
+    }
+
     async fn json(&self, call: &mut Call<'_>, body: Incoming) -> Result<Response<ResponseBody>, ApiError> {
+        let (service, path) = (sigv4::parse::claimed_service(call.parts), call.parts.uri.path());
+        call.trace.service(service.as_deref().unwrap_or("lambda"));
+        if let Some(found) = self.catalogue.find(&call.parts.method, path) {
+            call.trace.operation(&found.route.operation.name, found.route.operation.read_only);
+        }
+        if call.parts.uri.to_string().len() > MAX_URL_BYTES {
+            return Err(ApiError::new(ErrorCode::RequestTooLarge, format!("The URL must be shorter than {MAX_URL_BYTES} bytes.")));
+        }
         let body = read(body).await?;
         let (caller, scope) = self.authenticate(call, &body).await?;
         if scope.service != "lambda" {
@@ -162,33 +192,52 @@ impl Front {
         call.authentication += began.elapsed();
         let (key, scope) = verified?;
         Span::current().record("caller", &key.caller.arn);
+        call.trace.caller(&key.caller);
         Ok((Caller { source_ip: call.client, ..key.caller }, scope))
     }
 
+    /// The event of a call that has begun belongs to its task: it is written down even when nobody waits for the answer any more.
     async fn lambda(&self, call: &mut Call<'_>, body: &[u8], caller: Caller) -> Result<Response<ResponseBody>, ApiError> {
         let path = call.parts.uri.path();
-        let route = self.routes.find(&self.model, &call.parts.method, path).ok_or_else(|| unknown_route(&call.parts.method, path))?;
+        let Found { model, route } =
+            self.catalogue.find(&call.parts.method, path).ok_or_else(|| unknown_route(&call.parts.method, path))?;
         let operation = route.operation;
         Span::current().record("operation", &operation.name);
-        let input = decode::input(&self.model, &route, call.parts.uri.query().unwrap_or_default(), body)?;
+        let input = decode::input(model, &route, call.parts.uri.query().unwrap_or_default(), body)?;
         if let Some(shape) = operation.input {
-            validate::validate(&self.model, shape, &input)?;
+            call.trace.input(model, shape, &input);
+            validate::validate(model, shape, &input)?;
         }
         let began = Instant::now();
         let authorized = self.operations.authorize(&caller, &operation.name, &input).await;
         call.authentication += began.elapsed();
         authorized?;
-        let (operations, name) = (self.operations.clone(), operation.name.clone());
-        let work = async move { operations.call(caller, &name, input).await };
-        let output = self.running.spawn(work.in_current_span()).await.unwrap_or_else(|panic| {
+        let (operations, name, mut trace) = (self.operations.clone(), operation.name.clone(), call.trace.take());
+        let errors = operation.errors.clone();
+        let work = async move {
+            let answer = operations.call(caller, &name, input).await;
+            match &answer {
+                Ok(_) => trace.ended(),
+                Err(error) => trace.failed(envelope::spelled_by(&errors, error.code), &error.message),
+            }
+            (answer, trace)
+        };
+        let (output, trace) = self.running.spawn(work.in_current_span()).await.map_err(|panic| {
             tracing::error!(%panic, "an operation panicked");
-            Err(ApiError::internal())
+            ApiError::internal()
         })?;
+        call.trace = trace;
+        let output = output?;
+        call.trace.succeeded(model, operation, &output);
         Ok(envelope::success(operation, output))
     }
 
     async fn query(&self, call: &mut Call<'_>, body: Incoming, name: &str, service: Option<&dyn QueryService>) -> Response<ResponseBody> {
         let answer = self.query_answer(call, body, name, service).await;
+        match &answer {
+            Ok(_) => call.trace.ended(),
+            Err(error) => call.trace.failed(&error.code, &error.message),
+        }
         let namespace = service.map_or("", |service| service.namespace());
         answer.map_or_else(|error| envelope::query_error(&error, namespace, call.request_id), envelope::query_success)
     }
@@ -200,15 +249,42 @@ impl Front {
         name: &str,
         service: Option<&dyn QueryService>,
     ) -> Result<String, QueryError> {
+        call.trace.service(name);
         let body = read(body).await.map_err(envelope::in_query_words)?;
-        let (caller, _) = self.authenticate(call, &body).await.map_err(envelope::in_query_words)?;
-        let service = service.ok_or_else(|| envelope::in_query_words(not_served(name)))?;
         let mut parameters: BTreeMap<String, String> = query_pairs(call.parts.uri.query().unwrap_or_default()).into_iter().collect();
         parameters.extend(query_pairs(&String::from_utf8_lossy(&body)));
         let action = parameters.get("Action").map_or("", String::as_str);
+        call.trace.operation(action, ["Get", "List"].iter().any(|verb| action.starts_with(verb)));
+        let (caller, _) = self.authenticate(call, &body).await.map_err(envelope::in_query_words)?;
+        call.trace.parameters(&parameters);
+        let service = service.ok_or_else(|| envelope::in_query_words(not_served(name)))?;
         Span::current().record("operation", format!("{name}:{action}"));
         service.call(&caller, &parameters, call.request_id).await
     }
+}
+
+/// S3 verifies and routes its requests itself; what it was asked is noted on the way, and how it ended is read off its answer.
+async fn s3_call(s3: &dyn StreamingService, mut request: Request<Incoming>, client: IpAddr, mut trace: Trace) -> Response<ResponseBody> {
+    Span::current().record("operation", "s3");
+    trace.service("s3");
+    let asked = s3_names::Asked::of(&request);
+    trace.operation(asked.operation, asked.read_only());
+    trace.asked(asked.parameters(), asked.resource());
+    let note = CallNote::default();
+    request.extensions_mut().insert(ClientAddress(client));
+    request.extensions_mut().insert(note.clone());
+    let response = s3.call(request).await;
+    if let Some((caller, operation)) = note.get() {
+        trace.caller(&caller);
+        trace.operation(&operation, s3_names::read_only(&operation));
+    }
+    if response.status().as_u16() < 400 {
+        trace.ended();
+        return response;
+    }
+    let (response, code, message) = s3_names::error_of(response).await;
+    trace.failed(&code, &message);
+    response
 }
 
 async fn read(body: Incoming) -> Result<Bytes, ApiError> {
@@ -230,12 +306,8 @@ fn not_served(service: &str) -> ApiError {
 }
 
 fn unknown_route(method: &Method, path: &str) -> ApiError {
-    if ["/2026-04-04/", "/2026-04-30/"].iter().any(|prefix| path.starts_with(prefix)) {
-        let message =
-            "Network connectors of customers are not built yet; use the AWS-managed connectors, e.g. HTTP_INGRESS and INTERNET_EGRESS.";
-        return ApiError::new(ErrorCode::NotImplemented, message);
-    }
-    ApiError::new(ErrorCode::UnknownOperation, format!("No operation of Lambda MicroVMs is {method} at this path."))
+    let service = if path.starts_with("/2026-") { "Lambda Core" } else { "Lambda MicroVMs" };
+    ApiError::new(ErrorCode::UnknownOperation, format!("No operation of {service} is {method} at this path."))
 }
 
 #[cfg(test)]

@@ -11,17 +11,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 pub mod decode;
 pub mod envelope;
 mod front;
 pub mod model;
 pub mod routing;
+mod s3_names;
 pub mod server;
 pub mod services;
 pub mod sigv4;
+mod trace;
 pub mod validate;
 
 pub use server::{Server, ServerConfig};
 pub use services::{
     BoxError, ClientAddress, CredentialError, Credentials, Operations, QueryError, QueryService, ResponseBody, StreamingService,
 };
+pub use trace::CallNote;

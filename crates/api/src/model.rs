@@ -27,12 +27,18 @@ pub struct Operation {
     pub uri: String,
     pub status: u16,
     pub input: Option<ShapeId>,
+    pub output: Option<ShapeId>,
+    /// The errors it declares.
+    pub errors: Vec<String>,
+    pub read_only: bool,
 }
 
 #[derive(Debug)]
 pub struct Shape {
     pub kind: Kind,
     pub sensitive: bool,
+    /// HTTP status, of an error.
+    pub error_status: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -110,6 +116,11 @@ struct RawModel {
 struct RawOperation {
     http: RawHttp,
     input: Option<RawReference>,
+    output: Option<RawReference>,
+    #[serde(default)]
+    errors: Vec<RawReference>,
+    #[serde(default)]
+    readonly: bool,
 }
 
 #[derive(Deserialize)]
@@ -148,10 +159,17 @@ struct RawShape {
     sensitive: bool,
     #[serde(default)]
     union: bool,
+    error: Option<RawError>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawError {
+    http_status_code: Option<u16>,
 }
 
 impl Model {
-    /// The model this daemon serves.
+    /// The model of MicroVMs.
     pub fn load() -> Result<Self, LoadModelError> {
         Self::parse(emberbox_wire::LAMBDA_MICROVMS_MODEL)
     }
@@ -201,8 +219,11 @@ impl Names {
 
     fn operation(&self, name: String, raw: RawOperation) -> Result<Operation, LoadModelError> {
         let method = raw.http.method.parse().map_err(|_| LoadModelError::Method { operation: name.clone() })?;
-        let input = raw.input.map(|input| self.id(&input.shape)).transpose()?;
-        Ok(Operation { name, method, uri: raw.http.request_uri, status: raw.http.response_code.unwrap_or(200), input })
+        let shape = |reference: Option<RawReference>| reference.map(|reference| self.id(&reference.shape)).transpose();
+        let (input, output) = (shape(raw.input)?, shape(raw.output)?);
+        let errors = raw.errors.into_iter().map(|error| error.shape).collect();
+        let status = raw.http.response_code.unwrap_or(200);
+        Ok(Operation { name, method, uri: raw.http.request_uri, status, input, output, errors, read_only: raw.readonly })
     }
 
     fn shape(&self, name: &str, raw: &RawShape) -> Result<Shape, LoadModelError> {
@@ -219,7 +240,8 @@ impl Names {
             "timestamp" => Kind::Timestamp,
             other => return Err(LoadModelError::UnknownType { shape: name.into(), kind: other.into() }),
         };
-        Ok(Shape { kind, sensitive: raw.sensitive })
+        let error_status = raw.error.as_ref().and_then(|error| error.http_status_code);
+        Ok(Shape { kind, sensitive: raw.sensitive, error_status })
     }
 
     fn members(&self, raw: &RawShape) -> Result<Vec<Member>, LoadModelError> {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use emberbox_wire::audit::AuditLog;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,9 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::catalogue::{Catalogue, LoadCatalogueError};
 use crate::front::Front;
-use crate::model::{LoadModelError, Model};
-use crate::routing::{BuildRoutesError, Routes};
 use crate::services::{Credentials, Operations, QueryService, StreamingService};
 use crate::sigv4::SigningKeys;
 
@@ -47,10 +47,8 @@ impl ServerConfig {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildServerError {
-    #[error("the service model could not be loaded")]
-    Model(#[from] LoadModelError),
-    #[error("the routes could not be built")]
-    Routes(#[from] BuildRoutesError),
+    #[error("the service models could not be used")]
+    Catalogue(#[from] LoadCatalogueError),
 }
 
 pub struct Server {
@@ -59,13 +57,27 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(config: ServerConfig, credentials: Arc<dyn Credentials>, operations: Arc<dyn Operations>) -> Result<Self, BuildServerError> {
-        let model = Model::load()?;
-        let routes = Routes::new(&model)?;
+    pub fn new(
+        config: ServerConfig,
+        credentials: Arc<dyn Credentials>,
+        operations: Arc<dyn Operations>,
+        audit: Arc<dyn AuditLog>,
+    ) -> Result<Self, BuildServerError> {
+        let catalogue = Catalogue::load()?;
         let running = TaskTracker::new();
         let signing_keys = SigningKeys::default();
-        let front =
-            Front { region: config.region, model, routes, credentials, signing_keys, operations, sts: None, iam: None, s3: None, running };
+        let front = Front {
+            region: config.region,
+            catalogue,
+            credentials,
+            signing_keys,
+            operations,
+            audit,
+            sts: None,
+            iam: None,
+            s3: None,
+            running,
+        };
         Ok(Self { front, max_connections: config.max_connections })
     }
 

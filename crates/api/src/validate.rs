@@ -43,13 +43,13 @@ impl Walk<'_> {
 
     fn structure(&mut self, members: &[Member], union: bool, object: &Map<String, Value>, path: &str) {
         if union && object.len() != 1 {
-            let names = members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+            let names = members.iter().map(|member| camel_case(&member.name)).collect::<Vec<_>>().join(", ");
             self.violations.push(format!(
                 "Value at '{path}' failed to satisfy constraint: Member must have exactly one of the following members set: [{names}]"
             ));
         }
         for member in members {
-            let path = join(path, &member.name);
+            let path = join(path, &camel_case(&member.name));
             match object.get(&member.name) {
                 Some(value) => self.value(member.shape, value, &path),
                 None if member.required => self.null(&path),
@@ -115,6 +115,12 @@ impl Walk<'_> {
         let value = if sensitive { String::new() } else { format!(" '{}'", echo(value)) };
         self.violations.push(format!("Value{value} at '{path}' failed to satisfy constraint: {words}"));
     }
+}
+
+/// AWS's framework names members like this whatever their case on the wire (observed for Lambda Core and for tags).
+fn camel_case(name: &str) -> String {
+    let mut rest = name.chars();
+    rest.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(rest).collect()
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -1,14 +1,15 @@
 //! Connections over real sockets: the head of requests, shutdown, and clients that hang up.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use emberbox_api::{CredentialError, Credentials, Operations, Server, ServerConfig};
+use emberbox_wire::audit::{Actor, AuditEvent, AuditLog};
 use emberbox_wire::caller::{AccessKey, Caller};
 use emberbox_wire::error::ApiError;
 use emberbox_wire::ids::AccountId;
@@ -54,8 +55,24 @@ impl Operations for Slow {
     }
 }
 
+#[derive(Default)]
+struct Audit(Mutex<Vec<AuditEvent>>);
+
+impl AuditLog for Audit {
+    fn event(&self, event: AuditEvent) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl Audit {
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|event| event.name.clone()).collect()
+    }
+}
+
 struct Running {
     address: String,
+    audit: Arc<Audit>,
     slow: Arc<Slow>,
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<()>,
@@ -63,14 +80,15 @@ struct Running {
 
 async fn start() -> Running {
     let slow = Arc::new(Slow::default());
-    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(OneKey), slow.clone()).unwrap();
+    let audit = Arc::new(Audit::default());
+    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(OneKey), slow.clone(), audit.clone()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(listener, async {
         let _ = stopped.await;
     }));
-    Running { address, slow, stop, serving }
+    Running { address, audit, slow, stop, serving }
 }
 
 fn list_microvms(address: &str) -> String {
@@ -117,11 +135,12 @@ async fn health_is_unsigned_and_the_rest_is_not() {
 
 #[tokio::test]
 async fn shutdown_lets_a_request_finish() {
-    let Running { address, slow, stop, serving } = start().await;
+    let Running { address, audit, slow, stop, serving } = start().await;
     let stream = send(&address, &list_microvms(&address)).await;
     slow.begun.notified().await;
     stop.send(()).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(audit.names().is_empty());
     assert!(!serving.is_finished() && TcpStream::connect(&address).await.is_err(), "no new connections, but the old one lives");
     slow.go_on.notify_one();
     let text = answer(stream).await;
@@ -131,7 +150,7 @@ async fn shutdown_lets_a_request_finish() {
 
 #[tokio::test]
 async fn an_operation_outlives_its_client() {
-    let Running { address, slow, stop, serving } = start().await;
+    let Running { address, audit, slow, stop, serving } = start().await;
     let stream = send(&address, &list_microvms(&address)).await;
     slow.begun.notified().await;
     drop(stream);
@@ -140,4 +159,33 @@ async fn an_operation_outlives_its_client() {
     slow.go_on.notify_one();
     serving.await.unwrap();
     assert_eq!(slow.finished.load(Ordering::SeqCst), 1);
+    assert_eq!(audit.names(), ["ListMicrovms"], "what was done is written down though nobody waited for it");
+}
+
+#[tokio::test]
+async fn refused_and_unreadable_requests_are_audited() {
+    let running = start().await;
+    for path in ["/2025-09-09/microvms", "/2026-04-04/network-connectors", "/2025-09-09/nothing", "/?Action=GetCallerIdentity"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nuser-agent: curl/8\r\nconnection: close\r\n\r\n");
+        let refused = answer(send(&running.address, &request).await).await;
+        assert!(refused.starts_with("http/1.1 403"), "{refused}");
+    }
+    let events = running.audit.0.lock().unwrap().clone();
+    let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(names, ["ListMicrovms", "ListNetworkConnectors", "Unknown", "GetCallerIdentity"]);
+    for event in &events {
+        assert_eq!(event.actor, Actor::Unverified { access_key: None });
+        assert_eq!(event.address.as_deref(), Some("127.0.0.1"));
+        assert_eq!(event.user_agent.as_deref(), Some("curl/8"));
+        assert!(event.error.as_ref().unwrap().code.contains("MissingAuthenticationToken"), "{:?}", event.error);
+        assert!(event.request_id.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_url_has_a_longest_length() {
+    let running = start().await;
+    let request = format!("GET /2025-09-09/microvms?nextToken={} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "x".repeat(40_000));
+    let refused = answer(send(&running.address, &request).await).await;
+    assert!(refused.starts_with("http/1.1 413") && refused.contains("requesttoolargeexception"), "{refused}");
 }

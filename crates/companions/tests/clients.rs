@@ -13,6 +13,7 @@ use emberbox_companions::{s3, sts};
 use emberbox_control::SystemClock;
 use emberbox_control::access::Access;
 use emberbox_store::{AccessKeyRecord, IdentityId, IdentityRecord, IdentitySettings, Store, UnixMillis};
+use emberbox_wire::audit::{AuditEvent, AuditLog};
 use emberbox_wire::caller::{AccessKey, Caller};
 use emberbox_wire::error::ApiError;
 use emberbox_wire::ids::AccountId;
@@ -52,6 +53,12 @@ impl Credentials for Keys {
 }
 
 /// Answers with what it was asked, in members of the output shapes.
+struct Unread;
+
+impl AuditLog for Unread {
+    fn event(&self, _: AuditEvent) {}
+}
+
 struct Echo;
 
 #[async_trait]
@@ -86,7 +93,7 @@ async fn stock_clients_work() {
     let address = listener.local_addr().unwrap();
     let (access, account) = (access().await, AccountId("123456789012".into()));
     let (s3, artifacts) = s3::service(folder.path().join("s3"), "us-east-1", account.clone(), access.clone()).unwrap();
-    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(Keys(access.clone())), Arc::new(Echo)).unwrap();
+    let server = Server::new(ServerConfig::new("us-east-1"), Arc::new(Keys(access.clone())), Arc::new(Echo), Arc::new(Unread)).unwrap();
     let server = server.with_sts(Arc::new(sts::Sts::new(access))).with_s3(Arc::new(s3));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(listener, async {

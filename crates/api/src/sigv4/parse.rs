@@ -109,9 +109,14 @@ impl Claim {
     }
 }
 
+/// What a request says of its signer, unchecked.
+pub fn claimed(parts: &Parts) -> Option<Claim> {
+    Claim::of(parts).ok().flatten()
+}
+
 /// The service a request is signed for, signature unchecked: it decides who verifies it.
 pub fn claimed_service(parts: &Parts) -> Option<String> {
-    Claim::of(parts).ok().flatten().map(|claim| claim.scope.service)
+    claimed(parts).map(|claim| claim.scope.service)
 }
 
 /// `<key id>/<date>/<region>/<service>/aws4_request`; a key id may itself hold slashes (documented for none, harmless).

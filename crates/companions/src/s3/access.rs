@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use emberbox_api::ClientAddress;
 use emberbox_api::routing::query_pairs;
+use emberbox_api::{CallNote, ClientAddress};
 use emberbox_control::access::policy::Context;
 use emberbox_control::access::{Access, AccessError, CredentialError, Question};
 use emberbox_wire::caller::Caller;
@@ -87,6 +87,9 @@ impl S3Access for Gate {
         let key = self.access.access_key(&id, token.as_deref()).await.map_err(not_a_key)?;
         let source_ip = cx.extensions_mut().get::<ClientAddress>().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |address| address.0);
         let caller = Caller { source_ip, ..key.caller };
+        if let Some(note) = cx.extensions_mut().get::<CallNote>().cloned() {
+            note.set(&caller, cx.s3_op().name());
+        }
         let bucket = match cx.s3_path() {
             S3Path::Root => None,
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => Some(bucket.to_string()),
