@@ -4,20 +4,23 @@ ANSWERS = {
     "CreateMicrovmShellAuthToken": "shells are not built yet; the answer says so (NotImplementedException)",
 }
 
-# (operation or *, error): reason
+# (operation, error): reason
 ERRORS = {
-    ("*", "TooManyRequestsException"): "the operations on tags declare this beside ThrottlingException, which says the same and is answered",
-    ("*", "ServiceException"): "the operations on tags declare this beside InternalServerException, which says the same and is answered",
-    ("*", "InvalidParameterValueException"): "the operations on tags declare this beside ValidationException, which says the same and is answered",
-    ("*", "ResourceConflictException"): "tags are written in one transaction, so no two requests of this kind can be in each other's way",
     ("DeleteMicrovmImage", "ConflictException"): "what keeps an image from being deleted is a ValidationException (observed)",
     ("TerminateMicrovm", "ConflictException"): "a MicroVM can be terminated in every state, and terminating a terminated one succeeds (documented)",
     ("ListMicrovms", "ResourceNotFoundException"): "a filter that no MicroVM passes gives an empty list, whether or not its image exists (ours)",
+    ("TagResource", "ResourceConflictException"): "tags are written in one transaction, so no two requests can be in each other's way",
+    ("UntagResource", "ResourceConflictException"): "tags are written in one transaction, so no two requests can be in each other's way",
 }
+# The operations on tags declare two names of some errors, of this service and of Lambda's older API; one of them is answered.
+ERRORS |= {(operation, older): f"the operation declares it beside {newer}, which says the same and is answered"
+           for operation in ("TagResource", "UntagResource", "ListTags")
+           for older, newer in (("TooManyRequestsException", "ThrottlingException"), ("ServiceException", "InternalServerException"),
+                                ("InvalidParameterValueException", "ValidationException"))}
 
 
 def error(operation, name):
-    return ERRORS.get((operation, name)) or ERRORS.get(("*", name))
+    return ERRORS.get((operation, name))
 
 
 def constraint(kind, location):

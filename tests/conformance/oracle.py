@@ -33,14 +33,19 @@ def of_structure(shape, value, where):
     known = {name: member for name, member in value.items() if member is not None and name in shape.members}
     if getattr(shape, "is_tagged_union", False) and len(known) != 1:
         found.append(f"Value at '{where}' failed to satisfy constraint: "
-                     f"Member must have exactly one of the following members set: [{', '.join(sorted(shape.members))}]")
+                     f"Member must have exactly one of the following members set: [{', '.join(map(camel_case, sorted(shape.members)))}]")
     for name, member in shape.members.items():
-        inner = f"{where}.{name}" if where else name
+        inner = f"{where}.{camel_case(name)}" if where else camel_case(name)
         if name in known:
             found += sentences(member, known[name], inner)
         elif name in shape.required_members:
             found.append(null(inner))
     return found
+
+
+def camel_case(name):
+    """AWS's framework names members like this whatever their case on the wire (observed for Lambda Core)."""
+    return name[0].lower() + name[1:]
 
 
 def of_elements(shape, value, where):

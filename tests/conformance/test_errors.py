@@ -8,7 +8,7 @@ from support import model, roles
 from support.daemon import Daemon
 from support.raw import Caller
 
-from conformance import exempt, oracle, samples, violations
+from conformance import connectors, exempt, oracle, samples, violations
 
 
 def declaring(error):
@@ -146,6 +146,8 @@ def test_internal_failure(broken, images, operation):
     members = samples.request(operation)
     if "baseImageArn" in members:
         members |= images.definition("s3://none/nothing")
+    if operation == "CreateNetworkConnector":
+        members |= connectors.creation(images.role)
     if operation == "ListManagedMicrovmImageVersions":
         members["imageIdentifier"] = images.managed()
     error = next(error for error in INTERNAL if error in model.declared_errors(operation))

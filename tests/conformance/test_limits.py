@@ -1,4 +1,5 @@
 """Rates, quotas and the host's capacity: daemons of the test's own, configured so tightly that the first requests meet them. No guest is started."""
+import sqlite3
 import uuid
 
 import pytest
@@ -10,6 +11,7 @@ from support.raw import Caller
 from support.seed import Seed
 
 from conformance import samples
+from conformance.connectors import active, creation, definition
 from conformance.test_errors import declaring, refused
 
 GROUPS = ("run", "suspend", "resume", "terminate", "build", "token", "write", "read")
@@ -89,3 +91,24 @@ class TestQuota:
 def test_capacity(full):
     answer = refused(full.caller, "RunMicrovm", "InsufficientCapacityException", {"imageIdentifier": full.image})
     assert answer.status == 500
+
+
+class TestConnectors:
+    LIMIT, BUSY = "NetworkConnectorLimitExceededException", "ResourceConflictException"
+
+    @pytest.mark.provokes("CreateNetworkConnector", LIMIT)
+    @pytest.mark.provokes("UpdateNetworkConnector", LIMIT)
+    @pytest.mark.provokes("DeleteNetworkConnector", BUSY)
+    def test_quotas_and_one_that_is_pending(self, limited):
+        role = limited.images.role
+        core = limited.daemon.client("lambda-core")
+        created = core.create_network_connector(**creation(role))
+        active(core, created["Id"])
+        refused(limited.caller, "CreateNetworkConnector", self.LIMIT, creation(role))
+        update = {"Identifier": created["Id"], "ClientToken": uuid.uuid4().hex} | definition(role, NetworkProtocol="DualStack")
+        refused(limited.caller, "UpdateNetworkConnector", self.LIMIT, update)
+        # PENDING ends at once; it is written by hand, so that it lasts.
+        with sqlite3.connect(limited.daemon.data / "emberbox.db", timeout=10) as records:
+            records.execute("UPDATE network_connectors SET state = 'PENDING'")
+        refused(limited.caller, "DeleteNetworkConnector", self.BUSY, {"Identifier": created["Id"]})
+        records.close()

@@ -4,7 +4,9 @@ import functools
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-VERSIONS = {"lambda-microvms": "2025-09-09"}
+VERSIONS = {"lambda-microvms": "2025-09-09", "lambda-core": "2026-04-30"}
+
+
 @functools.cache
 def document(service):
     """The model as the JSON it is."""
