@@ -12,18 +12,31 @@ use emberbox_api::{decode, validate};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| Model::load().expect("the service model is sound"));
-static ROUTES: LazyLock<Routes> = LazyLock::new(|| Routes::new(&MODEL).expect("its paths are"));
+static SERVICES: LazyLock<Vec<(Model, Routes)>> = LazyLock::new(|| {
+    let models = [emberbox_wire::LAMBDA_MICROVMS_MODEL, emberbox_wire::LAMBDA_CORE_MODEL];
+    let service = |text| {
+        let model = Model::parse(text).expect("the service model is sound");
+        let routes = Routes::new(&model).expect("its paths are");
+        (model, routes)
+    };
+    models.into_iter().map(service).collect()
+});
 
 fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.splitn(4, |byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
     let (method, path, query, body) = (line(), String::from_utf8_lossy(line()), String::from_utf8_lossy(line()), line());
     let Ok(method) = http::Method::from_bytes(method) else { return };
-    let Some(route) = ROUTES.find(&MODEL, &method, &path) else { return };
-    let Ok(input) = decode::input(&MODEL, &route, &query, body) else { return };
+    for (model, routes) in &*SERVICES {
+        answer(model, routes, &method, &path, &query, body);
+    }
+});
+
+fn answer(model: &Model, routes: &Routes, method: &http::Method, path: &str, query: &str, body: &[u8]) {
+    let Some(route) = routes.find(model, method, path) else { return };
+    let Ok(input) = decode::input(model, &route, query, body) else { return };
     let Some(shape) = route.operation.input else { return };
-    match validate::validate(&MODEL, shape, &input) {
+    match validate::validate(model, shape, &input) {
         Ok(()) => assert!(input.is_object()),
         Err(error) => {
             assert!(error.message.contains("validation error"), "{error}");
@@ -31,4 +44,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(secret.is_none_or(|secret| !error.message.contains(secret)));
         }
     }
-});
+}
