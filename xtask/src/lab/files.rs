@@ -16,6 +16,8 @@ const CHECKOUT: &str = "/emberbox";
 const TARGET: &str = "/emberbox/target";
 /// Beside the checkout's files on the disk.
 const OURS: &str = ".lab";
+/// How much longer than on the host around it things may take: the tests' deadlines are multiplied by it.
+const PATIENCE: u32 = 4;
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The command, its environment and the files it names.
@@ -85,7 +87,7 @@ fn translate(workspace: &Workspace, word: &str) -> (String, Option<PathBuf>) {
 fn exports(variables: &[String]) -> anyhow::Result<String> {
     let mut lines = format!(
         "export EMBERBOX_LAB=emulated EMBERBOX_LAB_OUT=/lab/out EMBERBOX_BASE=/lab/base CARGO_TARGET_DIR={TARGET} EMBERBOX_BIN={TARGET}/release/emberbox \
-         EMBERBOX_PYTHON=/opt/venv/bin/python PYTHONDONTWRITEBYTECODE=1\n"
+         EMBERBOX_PYTHON=/opt/venv/bin/python PYTHONDONTWRITEBYTECODE=1 EMBERBOX_TEST_PATIENCE={PATIENCE}\n"
     );
     let ci = std::env::var("CI").map(|value| format!("CI={value}"));
     for variable in ci.iter().chain(variables) {
