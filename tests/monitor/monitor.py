@@ -43,10 +43,10 @@ class Refused(Exception):
 class Monitor(Agent):
     """One monitor process."""
 
-    def __init__(self, work, uid=UID, wrapper=()):
+    def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm"):
         self.work, self.uid = Path(work), uid
         ours, theirs = socket.socketpair()
-        kvm = os.open("/dev/kvm", os.O_RDWR)
+        kvm = os.open(device, os.O_RDWR)
         self.console = open(self.work / "console.log", "ab")
         command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
