@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::caught;
 use super::hooks::{HookName, run_body};
 use super::record::{MachineRecord, RunningProcess};
 use super::restore::{self, Copy};
@@ -56,11 +57,11 @@ async fn launch_steps(
     let shape = manifest.shape;
     let copy = Copy { image: &request.image, files, shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
     let running = restore::start(host, copy, steps).await?;
-    let launched = match thaw(host, request, &running, steps).await {
-        Ok(()) => record(&running, files).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = launched {
+    let launched = caught(async {
+        thaw(host, request, &running, steps).await?;
+        record(&running, files).await
+    });
+    if let Err(error) = launched.await {
         running.end().await;
         return Err(error);
     }

@@ -8,13 +8,23 @@ pub(crate) mod connect;
 pub(crate) mod hooks;
 pub(crate) mod images;
 pub(crate) mod launch;
-mod record;
+pub(crate) mod record;
 mod restore;
 pub(crate) mod resume;
 pub(crate) mod stop;
 pub(crate) mod suspend;
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+
 use crate::HostError;
+
+/// A step that panics is a step that failed, so that what was begun is undone as after any other failure.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, HostError>>) -> Result<T, HostError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(HostError::internal("take a step")("it panicked")))
+}
 
 /// Runs file work off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(

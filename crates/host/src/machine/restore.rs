@@ -84,7 +84,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut
     let running = Arc::new(Running { image: copy.image.clone(), shape: copy.shape, vm, cell });
     let launched = copy.layer.is_some();
     let record = MachineRecord { image: copy.image.clone(), shape: Some(copy.shape), launched, process: Some(process) };
-    if let Err(error) = load(&running, &record, &mut copy, steps).await {
+    if let Err(error) = super::caught(load(&running, &record, &mut copy, steps)).await {
         running.end().await;
         return Err(error);
     }

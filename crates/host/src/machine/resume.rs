@@ -13,6 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::caught;
 use super::hooks::HookName;
 use super::record::MachineRecord;
 use super::restore::{self, Copy};
@@ -30,18 +31,27 @@ const RESUME_BYTES: u64 = 1 << 20;
 pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Result<StepTimings, HostError> {
     let files = host.layout.machine(request.machine);
     let mut steps = Steps::start();
-    let running = match restore(host, &request, &files, &mut steps).await {
+    let running = match caught(restore(host, &request, &files, &mut steps)).await {
         Ok(running) => running,
         Err(error) => {
             put_back(&files);
             return Err(error);
         }
     };
-    if let Err(error) = restore::thaw(host, &running, None, None, &mut steps).await {
+    let thawed = caught(async {
+        failpoints::RESUME_USED.reach().await;
+        restore::thaw(host, &running, None, None, &mut steps).await?;
+        failpoints::RESUME_GUEST.reach().await;
+        Ok(())
+    });
+    // Once more: what the machine was is in this process alone.
+    if let Err(first) = thawed.await
+        && let Err(error) = restore::thaw(host, &running, None, None, &mut steps).await
+    {
+        tracing::error!(machine = %request.machine, error = &first as &dyn std::error::Error, "a resumed machine did not answer");
         running.end().await;
         return Err(HostError::MachineLost { machine: request.machine, reason: error.to_string() });
     }
-    failpoints::RESUME_GUEST.reach().await;
     if let Err(error) = restore::note_running(&files) {
         tracing::warn!(%error, machine = %request.machine, "a machine that runs is still noted as standing still");
     }
@@ -106,7 +116,6 @@ async fn restore(
     if packed && let Err(error) = std::fs::remove_file(files.resumed().packed_memory()) {
         tracing::warn!(%error, machine = %request.machine, "compressed memory that is not needed any more could not be removed");
     }
-    failpoints::RESUME_USED.reach().await;
     Ok(running)
 }
 

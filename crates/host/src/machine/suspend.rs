@@ -10,7 +10,7 @@ use emberbox_agent_protocol::Request;
 
 use super::hooks::HookName;
 use super::record::MachineRecord;
-use super::{blocking, restore};
+use super::{blocking, caught, restore};
 use crate::agent::AgentLink;
 use crate::layout::{MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
@@ -48,7 +48,7 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
         failpoints::SUSPEND_HOOK.pass().await?;
     }
     let mut stopped = Stopped::AtMostFrozen;
-    let saved = save(host, &running, &files, memory, &agent, &mut stopped, &mut steps).await;
+    let saved = caught(save(host, &running, &files, memory, &agent, &mut stopped, &mut steps)).await;
     drop(space);
     let memory_bytes = match saved {
         Ok(bytes) => bytes,
@@ -57,17 +57,33 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
             return Err(host.space.explain(error));
         }
     };
+    // The snapshot has its name: from here on the machine is suspended whatever fails.
+    let (machine, disk) = (request.machine, files.disk());
+    if let Err(error) = caught(end(host, &running, files, request, &mut steps)).await {
+        tracing::error!(%machine, error = &error as &dyn std::error::Error, "a suspension was not brought to its end in order");
+        host.remove(machine);
+        running.end().await;
+    }
+    Ok(Suspended { memory_bytes, disk_bytes: occupied_bytes(&disk).unwrap_or_default(), steps: steps.finish() })
+}
+
+/// Ends the process of a machine whose snapshot is whole.
+async fn end(
+    host: &LocalHost,
+    running: &Running,
+    files: MachineFiles,
+    request: SuspendMachine,
+    steps: &mut Steps,
+) -> Result<(), HostError> {
     failpoints::SUSPEND_COMMIT.reach().await;
     host.remove(request.machine);
-    // The snapshot has its name: from here on the machine is suspended whatever fails.
     running.end().await;
     steps.mark("process_end");
     failpoints::SUSPEND_PROCESS_END.reach().await;
-    let disk_bytes = occupied_bytes(&files.disk()).unwrap_or_default();
-    tidy(&running, files, request).await;
+    tidy(running, files, request).await;
     steps.mark("tidy");
     failpoints::SUSPEND_TIDY.reach().await;
-    Ok(Suspended { memory_bytes, disk_bytes, steps: steps.finish() })
+    Ok(())
 }
 
 fn private_memory(host: &LocalHost, running: &Running, files: &MachineFiles) -> PrivateMemory {
