@@ -1,11 +1,13 @@
-"""The systemd unit: what systemd itself says of it, and whether its times fit the daemon's."""
+"""The systemd unit: what systemd itself says of it, and what a daemon under it does."""
+import os
 import shutil
+import socket
 import subprocess
-import tomllib
 
 import pytest
 
 from support import paths
+from support.daemon import Daemon
 
 UNIT = paths.ROOT / "packaging/emberbox.service"
 
@@ -29,6 +31,24 @@ def test_systemd_finds_no_fault(tmp_path):
 
 def test_its_times_fit_the_daemons():
     unit = settings()
+    import tomllib
     defaults = tomllib.loads((paths.ROOT / "docs/emberbox.example.toml").read_text())
-    assert unit["KillMode"] == "process"
+    assert unit["KillMode"] == "process" and unit["Type"] == "notify"
     assert int(unit["TimeoutStopSec"]) >= defaults["shutdown"]["suspend_seconds"] + 60 + 10
+
+
+def test_the_manager_is_told(tmp_path, monkeypatch):
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        daemon = Daemon().start()
+        try:
+            assert b"READY=1" in manager.recv(4096)
+            daemon.stop()
+            assert b"STOPPING=1" in manager.recv(4096)
+        finally:
+            monkeypatch.delenv("NOTIFY_SOCKET")
+            daemon.end()
+    assert not os.path.exists(daemon.directory)

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
 
 use emberbox_control::{LogEntry, LogSink};
 
@@ -15,6 +16,8 @@ use emberbox_control::{LogEntry, LogSink};
 const MAX_STREAM_BYTES: u64 = 32 * 1024 * 1024;
 /// Lines that wait for the disk.
 const QUEUE: usize = 2048;
+/// What is kept for days is looked at this often.
+const REAP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Streams whose files are kept open.
 const OPEN_STREAMS: usize = 64;
 
@@ -25,10 +28,13 @@ pub(crate) struct BuildLogs {
 }
 
 impl BuildLogs {
-    pub(crate) fn start(root: PathBuf) -> io::Result<Self> {
+    /// `keep`: how long a stream stays that nothing is written to; zero for ever.
+    pub(crate) fn start(root: PathBuf, keep: Duration) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
         let (queue, entries) = mpsc::sync_channel(QUEUE);
-        std::thread::Builder::new().name("build-logs".into()).spawn(move || Writer { root, open: HashMap::new() }.write_all(entries))?;
+        std::thread::Builder::new()
+            .name("build-logs".into())
+            .spawn(move || Writer { root, keep, open: HashMap::new() }.write_all(&entries))?;
         Ok(Self { queue, lost: AtomicU64::new(0) })
     }
 }
@@ -44,15 +50,48 @@ impl LogSink for BuildLogs {
 
 struct Writer {
     root: PathBuf,
+    keep: Duration,
     open: HashMap<PathBuf, (File, u64)>,
 }
 
 impl Writer {
-    fn write_all(mut self, entries: mpsc::Receiver<LogEntry>) {
-        for entry in entries {
-            if let Err(error) = self.write(&entry) {
-                tracing::warn!(%error, "a line of a build's log was lost");
+    fn write_all(mut self, entries: &mpsc::Receiver<LogEntry>) {
+        let mut reaped: Option<Instant> = None;
+        loop {
+            if !self.keep.is_zero() && reaped.is_none_or(|at| at.elapsed() >= REAP_EVERY) {
+                reaped = Some(Instant::now());
+                self.reap(SystemTime::now());
             }
+            match entries.recv_timeout(REAP_EVERY) {
+                Ok(entry) => {
+                    if let Err(error) = self.write(&entry) {
+                        tracing::warn!(%error, "a line of a build's log was lost");
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    }
+
+    /// Deletes streams that are old, and groups without any.
+    fn reap(&mut self, now: SystemTime) {
+        // A stream that is held open could be deleted under its next line.
+        self.open.clear();
+        let mut reaped = 0;
+        for group in directories(&self.root).iter().flat_map(|account| directories(account)) {
+            for stream in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                let written = stream.metadata().and_then(|metadata| metadata.modified());
+                let old = written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > self.keep));
+                if old && std::fs::remove_file(stream.path()).is_ok() {
+                    reaped += 1;
+                }
+            }
+            // Succeeds for an empty one.
+            let _ = std::fs::remove_dir(&group);
+        }
+        if reaped > 0 {
+            tracing::info!(reaped, "old log streams were deleted");
         }
     }
 
@@ -79,6 +118,11 @@ impl Writer {
         }
         file.write_all(line.as_bytes())
     }
+}
+
+fn directories(of: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(of).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 /// File systems allow 255 bytes; the service model allows names of 512 characters.
@@ -156,9 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn old_streams_go_and_their_groups_with_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer { root: directory.path().to_path_buf(), keep: Duration::from_secs(100), open: HashMap::new() };
+        for (group, stream) in [("old", "s"), ("mixed", "old"), ("mixed", "new")] {
+            let account = emberbox_wire::ids::AccountId("1".into());
+            let (group, stream) = (group.to_owned(), stream.to_owned());
+            writer.write(&LogEntry { account, group, stream, at: emberbox_store::UnixMillis(0), line: "x".into() }).unwrap();
+        }
+        let now = SystemTime::now();
+        let new = File::options().append(true).open(directory.path().join("1/mixed/new")).unwrap();
+        new.set_modified(now + Duration::from_secs(90)).unwrap();
+        writer.reap(now + Duration::from_secs(120));
+        assert_eq!(names(&directory.path().join("1")).unwrap(), ["mixed"]);
+        assert_eq!(names(&directory.path().join("1/mixed")).unwrap(), ["new"]);
+    }
+
+    #[test]
     fn a_stream_has_a_largest_size() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = Writer { root: directory.path().to_path_buf(), open: HashMap::new() };
+        let mut writer = Writer { root: directory.path().to_path_buf(), keep: Duration::ZERO, open: HashMap::new() };
         let account = emberbox_wire::ids::AccountId("1".into());
         let line = "x".repeat(1024 * 1024);
         let entry = |line: &str| LogEntry {
