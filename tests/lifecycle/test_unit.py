@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tomllib
 
 import pytest
 
@@ -31,7 +32,6 @@ def test_systemd_finds_no_fault(tmp_path):
 
 def test_its_times_fit_the_daemons():
     unit = settings()
-    import tomllib
     defaults = tomllib.loads((paths.ROOT / "docs/emberbox.example.toml").read_text())
     assert unit["KillMode"] == "process" and unit["Type"] == "notify"
     assert int(unit["TimeoutStopSec"]) >= defaults["shutdown"]["suspend_seconds"] + 60 + 10

@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     Logs(Logs),
     /// Print the audit log: who called what, from where, with which outcome, as CloudTrail-shaped JSON lines.
     Audit(Audit),
+    /// Check records, files and processes against each other, and repair.
+    Doctor(Doctor),
     /// Print what happened to MicroVMs, builds and the daemon, and why, as JSON lines.
     Events(Events),
     /// Print the names of the failpoints; see docs/decisions/0040-failpoints-in-every-build.md.
@@ -99,6 +101,21 @@ pub(crate) struct Audit {
     /// Go on with what is written from now on.
     #[arg(long, short)]
     pub follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub data: Data,
+    /// The daemon's configuration file.
+    #[arg(long, env = "EMBERBOX_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Read every byte of every snapshot and hold it against its checksums.
+    #[arg(long)]
+    pub thorough: bool,
+    /// Put right what can be; the daemon must not run.
+    #[arg(long)]
+    pub repair: bool,
 }
 
 #[derive(Debug, Clone, Args)]

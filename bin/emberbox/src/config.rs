@@ -1,7 +1,7 @@
 //! The configuration file. All of it is read and checked before anything starts; docs/configuration.md describes each member.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -281,13 +281,7 @@ impl From<EngineKind> for EngineChoice {
 impl Config {
     /// The file, with what the command line says over it.
     pub(crate) fn load(arguments: &Serve) -> anyhow::Result<Self> {
-        let mut config = match &arguments.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))?
-            }
-            None => Self::default(),
-        };
+        let mut config = Self::read(arguments.config.as_deref())?;
         if let Some(base) = &arguments.base {
             config.base = base.clone();
         }
@@ -295,6 +289,13 @@ impl Config {
         config.ingress.port = arguments.ingress_port.unwrap_or(config.ingress.port);
         config.check()?;
         Ok(config)
+    }
+
+    /// The file alone.
+    pub(crate) fn read(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
     }
 
     /// What control is told of lives.

@@ -8,6 +8,7 @@ mod arguments;
 mod audit;
 mod build_logs;
 mod config;
+mod doctor;
 mod environment;
 mod events;
 mod failpoints;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Account(arguments) => account_command::run(arguments),
         Verb::Logs(arguments) => logs_command::run(arguments),
         Verb::Audit(arguments) => audit::run(arguments),
+        Verb::Doctor(arguments) => doctor::run(arguments),
         Verb::Events(arguments) => events::run(arguments),
         Verb::Failpoints => failpoints::run(),
     };

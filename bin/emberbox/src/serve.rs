@@ -20,6 +20,7 @@ use emberbox_store::{Store, StoreError};
 use emberbox_wire::ids::AccountId;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -39,11 +40,12 @@ use crate::trust;
 pub(crate) const DATABASE: &str = "emberbox.db";
 pub(crate) const ENDPOINT: &str = "endpoint.json";
 pub(crate) const LOGS: &str = "logs";
+pub(crate) const HOST: &str = "host";
 pub(crate) const AUDIT: &str = "audit";
 pub(crate) const EVENTS: &str = "events";
 /// What the last events may take to reach a slow disk.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const LOCK_ATTEMPTS: u32 = 40;
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -82,7 +84,9 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let (s3, reader) = s3::service(data.join("s3"), &config.region, account, access.clone()).context("could not open the buckets")?;
     let artifacts = Arc::new(Artifacts { reader, access: access.clone() });
     let builder = Pipeline::new(artifacts, host.clone(), build_settings(data, &config)).context("could not prepare builds")?;
-    let logs = Arc::new(BuildLogs::start(data.join(LOGS)).context("could not open the build logs")?);
+    let logs = Arc::new(
+        BuildLogs::start(data.join(LOGS), Duration::from_secs(config.retention.logs_seconds)).context("could not open the build logs")?,
+    );
 
     let events = Arc::new(EventFiles::start(&data.join(EVENTS), &config.events).context("could not open the event stream")?);
     let audit = Arc::new(AuditFiles::start(&data.join(AUDIT), &config.audit).context("could not open the audit log")?);
@@ -119,6 +123,7 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
         pid: std::process::id(),
     };
     announce(data, &endpoint)?;
+    tell_manager(&[NotifyState::Ready]);
     let stop = CancellationToken::new();
     let serving = async { tokio::join!(server.serve(listener, stop.cancelled()), ingress.run(stop.cancelled())) };
     tokio::pin!(serving);
@@ -127,6 +132,7 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
         asked = asked_to_stop() => {
             asked?;
             tracing::info!("stopping: requests under way are finished, MicroVMs go on");
+            tell_manager(&[NotifyState::Stopping]);
             stop.cancel();
             serving.await;
         }
@@ -187,7 +193,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
     let network =
         NetworkConfig { pool: config.network.pool, allow: config.network.allow.clone(), resolvers: config.network.resolvers.clone() };
     let host = LocalHost::start(LocalHostConfig {
-        data: data.join("host"),
+        data: data.join(HOST),
         base: config.base.clone(),
         engine: config.engine.kind.into(),
         monitor: config.engine.monitor.clone(),
@@ -244,6 +250,13 @@ fn announce(data: &Path, endpoint: &Endpoint) -> anyhow::Result<()> {
     println!("  CA of the MicroVMs' HTTPS endpoints: {}", endpoint.ca.display());
     println!("  use it from a shell with any AWS tool: eval \"$(emberbox env{data_flag})\"");
     Ok(())
+}
+
+/// The service manager that started the daemon, if one did.
+fn tell_manager(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }
 
 /// Where a client on this machine finds a listener.

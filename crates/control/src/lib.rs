@@ -21,6 +21,7 @@ mod config;
 mod connector;
 mod connectors;
 mod control;
+pub mod doctor;
 mod endpoint;
 pub mod events;
 pub mod failpoints;

@@ -27,9 +27,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// To look at, as it is.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     /// Makes the directories and empties `work`.
     pub(crate) fn prepare(root: &Path) -> io::Result<Self> {
-        let layout = Self { root: root.to_path_buf() };
+        let layout = Self::at(root);
         match std::fs::remove_dir_all(layout.work()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -50,6 +55,11 @@ impl Layout {
 
     pub(crate) fn machines(&self) -> PathBuf {
         self.root.join("machines")
+    }
+
+    /// Which addresses this host's cells use.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.root.join("network")
     }
 
     fn kept_root(&self) -> PathBuf {

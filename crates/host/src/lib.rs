@@ -21,6 +21,7 @@ mod network;
 mod pressure;
 mod snapshot;
 mod steps;
+pub mod survey;
 mod sys;
 mod usage;
 

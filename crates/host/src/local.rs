@@ -127,7 +127,7 @@ impl LocalHost {
         let engine = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
         tracing::info!(identity = ?engine.identity(), "engine chosen");
         let told = engine.clone();
-        let cells = CellPool::start(&config.network, &config.data.join("network"), Box::new(move |uid| told.cell_is_ready(uid))).await?;
+        let cells = CellPool::start(&config.network, &layout.network(), Box::new(move |uid| told.cell_is_ready(uid))).await?;
         let cells_name = cells.name().to_owned();
         let host = Arc::new(Self {
             layout,

@@ -226,6 +226,12 @@ impl Store {
 
 /// Versions.
 impl Store {
+    /// The names of all versions' files, and what has become of each version.
+    pub async fn version_files(&self) -> Result<Vec<(String, VersionState)>, StoreError> {
+        let rows = sqlx::query("SELECT image_key, state FROM image_versions").fetch_all(&self.reader).await?;
+        rows.iter().map(|row| Ok((row.try_get("image_key")?, read_word(row, "state")?))).collect()
+    }
+
     pub async fn version(&self, image: ImageId, version: ImageVersion) -> Result<Option<VersionRecord>, StoreError> {
         let query = sqlx::query("SELECT * FROM image_versions WHERE image = ? AND major = ? AND minor = ?");
         let row = query.bind(text(image)).bind(version.major).bind(version.minor).fetch_optional(&self.reader).await?;

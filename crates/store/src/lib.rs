@@ -27,6 +27,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 pub use connectors::{ConnectorRecord, ConnectorVersionRecord};
@@ -127,6 +128,18 @@ impl Store {
         let writer = pool(1).connect_with(options).await.map_err(StoreError::Open)?;
         sqlx::migrate!().run(&writer).await?;
         Ok(Self { reader: writer.clone(), writer, _head: None })
+    }
+
+    /// What is wrong with the database itself, in SQLite's words; nothing, as a rule.
+    pub async fn integrity(&self) -> Result<Vec<String>, StoreError> {
+        let checked = sqlx::query("PRAGMA integrity_check").fetch_all(&self.reader).await?;
+        let mut wrong = checked.iter().map(|row| row.try_get("integrity_check")).collect::<Result<Vec<String>, _>>()?;
+        wrong.retain(|line| line != "ok");
+        let keys = sqlx::query("PRAGMA foreign_key_check").fetch_all(&self.reader).await?;
+        for row in keys {
+            wrong.push(format!("a row of {} refers to a missing one", row.try_get::<String, _>("table")?));
+        }
+        Ok(wrong)
     }
 
     /// Waits for running queries and closes the files.

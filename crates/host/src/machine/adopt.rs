@@ -158,7 +158,7 @@ fn cell_of(host: &LocalHost, vm: &dyn Vm, number: u32) -> Result<Cell, NetworkEr
 }
 
 /// The first number of a line of `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped.
-fn status_number(pid: i32, name: &str) -> Option<u32> {
+pub(crate) fn status_number(pid: i32, name: &str) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }

@@ -10,6 +10,9 @@ const SLICE_BITS: u32 = 12;
 pub(super) const SLICES: u32 = 1 << (17 - SLICE_BITS);
 pub(super) const LINKS: u32 = 1 << (SLICE_BITS - 1);
 
+/// Above what distributions and `subuid` hand out, below the 31 bits that all tools can handle.
+const FIRST_USER: u32 = 0x7000_0000;
+
 /// The addresses of one daemon's cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slice {
@@ -31,6 +34,15 @@ impl Slice {
     pub(super) fn at(number: u32) -> Self {
         let number = number % SLICES;
         Self { number, prefix: format!("eb{number:02}") }
+    }
+
+    /// Users of this daemon's machines have numbers from here on.
+    pub(super) fn first_user(&self) -> u32 {
+        FIRST_USER + self.number * LINKS
+    }
+
+    pub(super) fn is_user(&self, uid: u32) -> bool {
+        (self.first_user()..self.first_user() + LINKS).contains(&uid)
     }
 
     fn base(&self) -> u32 {

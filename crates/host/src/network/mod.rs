@@ -17,7 +17,7 @@ mod rules;
 mod tools;
 
 pub(crate) use cell::Cell;
-pub(crate) use pool::CellPool;
+pub(crate) use pool::{CellPool, SurveyedNetwork};
 
 use std::net::IpAddr;
 

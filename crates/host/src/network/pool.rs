@@ -18,8 +18,6 @@ use super::cell::Cell;
 use super::{NetworkConfig, NetworkError, dns, rules, tools};
 use crate::sys::namespace::NetworkNamespace;
 
-/// Users of machines have numbers from here on: above what distributions and `subuid` hand out, below the 31 bits that all tools can handle.
-const FIRST_USER: u32 = 0x7000_0000;
 /// Links that the kernel may refuse before making a cell is given up.
 const REFUSALS: u32 = 3;
 const LOCKS: &str = "/run/emberbox";
@@ -103,8 +101,7 @@ impl CellPool {
 
     /// Whether a user number is one of this daemon's machines'.
     pub(crate) fn is_user(&self, uid: u32) -> bool {
-        let first = FIRST_USER + self.factory.slice.number * LINKS;
-        (first..first + LINKS).contains(&uid)
+        self.factory.slice.is_user(uid)
     }
 
     pub(crate) fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
@@ -128,7 +125,7 @@ impl Drop for CellPool {
 
 impl Factory {
     fn user_of(&self, cell: &Cell) -> u32 {
-        FIRST_USER + self.slice.number * LINKS + cell.number
+        self.slice.first_user() + cell.number
     }
 
     async fn make(self: &Arc<Self>) -> Result<Cell, NetworkError> {
@@ -176,12 +173,44 @@ async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken:
     }
 }
 
+/// A host's cells as others see them.
+#[derive(Debug)]
+pub(crate) struct SurveyedNetwork(Option<Slice>);
+
+impl SurveyedNetwork {
+    /// Of the host whose record this is; one that never started has none.
+    pub(crate) fn of(record: &Path) -> Self {
+        Self(recorded(record))
+    }
+
+    pub(crate) fn is_user(&self, uid: u32) -> bool {
+        self.0.as_ref().is_some_and(|slice| slice.is_user(uid))
+    }
+
+    pub(crate) fn interfaces(&self) -> Vec<String> {
+        let Some(slice) = &self.0 else { return Vec::new() };
+        let prefix = format!("{}-", slice.prefix);
+        let names = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            names.filter_map(|name| name.file_name().into_string().ok()).filter(|name| name.starts_with(&prefix)).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn remove(interface: &str) -> Result<(), NetworkError> {
+        tools::ip(None, &format!("link del {interface}\n"))
+    }
+}
+
+fn recorded(record: &Path) -> Option<Slice> {
+    std::fs::read_to_string(record).ok()?.trim().parse().ok().map(Slice::at)
+}
+
 /// The slice this daemon used before, else a free one, which is recorded. The lock keeps other daemons off while this one lives.
 fn claim_slice(record: &Path) -> Result<(Slice, Flock<File>), NetworkError> {
     let failed = |source| NetworkError::Io { attempted: "claim addresses for cells", source };
     std::fs::create_dir_all(LOCKS).map_err(failed)?;
-    let recorded = std::fs::read_to_string(record).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(slice) = recorded.map(Slice::at)
+    if let Some(slice) = recorded(record)
         && let Some(lock) = lock_soon(&slice).map_err(failed)?
     {
         return Ok((slice, lock));
