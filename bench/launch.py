@@ -27,7 +27,7 @@ BUILDS = int(os.environ.get("EMBERBOX_BENCH_BUILDS", 10))
 TAKE = "import os\nkept = bytearray(100 << 20)"
 # Every page changes, in place.
 TOUCH = "kept[::4096] = os.urandom(len(kept) // 4096)"
-NOT_OURS = {"process", "restore", "guest"}
+NOT_OURS = {"process", "restore", "guest", "clock"}
 COLD_BOOT = ("boot", "start_application", "ready")
 IDLE_AT_ONCE = 5
 

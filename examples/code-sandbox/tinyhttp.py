@@ -11,6 +11,8 @@ from typing import NamedTuple
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
 MAX_LINE = 64 * 1024
 MAX_BODY = 64 * 1024 * 1024
+# Connections served at a time.
+WORKERS = 32
 
 
 class Request(NamedTuple):
@@ -31,9 +33,17 @@ class Problem(Exception):
 def serve(port, handle):
     """Answers every request with handle(request): bytes as they are, anything else as JSON."""
     with socket.create_server(("", port), backlog=128) as listener:
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=_serve_connection, args=(connection, handle), daemon=True).start()
+        # Started before the snapshot, they wait in every copy of it: no launch pays for making a thread.
+        workers = [threading.Thread(target=_serve_connections, args=(listener, handle), daemon=True) for _ in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        workers[0].join()
+
+
+def _serve_connections(listener, handle):
+    while True:
+        connection, _ = listener.accept()
+        _serve_connection(connection, handle)
 
 
 def _serve_connection(connection, handle):

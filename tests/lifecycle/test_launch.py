@@ -53,7 +53,7 @@ def test_a_client_token_launches_once(daemon, probe):
 def test_an_image_in_use_stays(daemon, microvm, probe):
     with pytest.raises(ClientError) as error:
         daemon.microvms.delete_microvm_image(imageIdentifier=probe.arn)
-    assert error.value.response["Error"]["Code"] == "ConflictException"
+    assert error.value.response["Error"]["Code"] == "ValidationException"
     assert probe.describe()["state"] == "CREATED"
 
 

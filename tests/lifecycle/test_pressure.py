@@ -1,4 +1,5 @@
 """A host that runs out of disk or descriptors: nothing half-made is used, what runs goes on, and the API says why."""
+import errno
 import os
 import resource
 import subprocess
@@ -53,7 +54,12 @@ class SmallDisk:
         missing = self.free - mib * MIB
         if missing > 0:
             with open(self.mount / "ballast", "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, missing)
+                # Whoever else writes meanwhile may have been first to the last block.
+                try:
+                    os.posix_fallocate(file.fileno(), 0, missing)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def release(self):
         (self.mount / "ballast").unlink(missing_ok=True)

@@ -4,6 +4,7 @@
 //! This is what a launch waits for: it touches as little code as it can.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -13,10 +14,12 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use crate::agent::{Agent, ConnectionId};
+use crate::link::Arrival;
 use crate::{freeze, hooks, sys};
 
-pub(crate) async fn restored(agent: &Rc<Agent>, asker: ConnectionId, restored: Restored) -> Result<Reply> {
-    set_clock(restored.wall_clock_ns)?;
+pub(crate) async fn restored(agent: &Rc<Agent>, asker: ConnectionId, restored: Restored, arrival: Arrival) -> Result<Reply> {
+    let (began, waited) = (Instant::now(), arrival.waited());
+    set_clock(Duration::from_nanos(restored.wall_clock_ns) + waited)?;
     let entropy = STANDARD.decode(&restored.entropy).context("decoding the entropy")?;
     sys::entropy::reseed(&entropy).context("reseeding the kernel's randomness")?;
     if let Some(identity) = &restored.identity {
@@ -24,13 +27,16 @@ pub(crate) async fn restored(agent: &Rc<Agent>, asker: ConnectionId, restored: R
     }
     agent.connections.close_all_but(asker).await;
     freeze::thaw(agent)?;
-    let Some(hook) = &restored.hook else { return Ok(Reply::Done) };
-    Ok(Reply::Hook(hooks::call(hook, agent.application_exit()).await))
+    let outcome = match &restored.hook {
+        Some(hook) => Some(hooks::call(hook, agent.application_exit()).await),
+        None => None,
+    };
+    let handled = waited + began.elapsed();
+    Ok(Reply::Restored { outcome, handled_us: u64::try_from(handled.as_micros()).unwrap_or(u64::MAX) })
 }
 
-fn set_clock(nanoseconds: u64) -> Result<()> {
-    let time = TimeSpec::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as i64);
-    clock_settime(ClockId::CLOCK_REALTIME, time).context("setting the clock")
+fn set_clock(since_epoch: Duration) -> Result<()> {
+    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(since_epoch)).context("setting the clock")
 }
 
 fn become_copy(agent: &Rc<Agent>, identity: &Identity) -> Result<()> {

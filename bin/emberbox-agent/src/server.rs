@@ -9,7 +9,7 @@ use emberbox_agent_protocol::{AGENT_PORT, GUEST_ADDRESS, HOST_ADDRESS, Hook, Rep
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::agent::{Agent, ConnectionId, Connections};
-use crate::link::Link;
+use crate::link::{Arrival, Link, note_arrivals};
 use crate::reaper::Reaper;
 use crate::{console, container, freeze, hooks, logs, power, relay, restore, run};
 
@@ -25,6 +25,7 @@ pub(crate) async fn serve() -> Result<()> {
     let agent = Agent::new(Reaper::start()?);
     let address = SocketAddr::from((GUEST_ADDRESS, AGENT_PORT));
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    note_arrivals(&listener).context("noting when requests arrive")?;
     console::say(&format!("listening on {address}"));
     loop {
         match listener.accept().await {
@@ -39,8 +40,8 @@ pub(crate) async fn serve() -> Result<()> {
 
 async fn serve_connection(agent: Rc<Agent>, id: ConnectionId, stream: TcpStream) {
     let Ok(mut link) = Link::new(stream) else { return };
-    let request = match link.read_call().await {
-        Ok(call) => call.request,
+    let (request, arrival) = match link.read_call().await {
+        Ok((call, arrival)) => (call.request, arrival),
         Err(error) => return finish(link, failed(&error)).await,
     };
     match request {
@@ -50,19 +51,19 @@ async fn serve_connection(agent: Rc<Agent>, id: ConnectionId, stream: TcpStream)
         Request::CallHook(hook) => call_hook(&agent, link, &hook).await,
         Request::PowerOff => power::off(&agent, link).await,
         request => {
-            let reply = answer(&agent, id, request).await.unwrap_or_else(|error| failed(&error));
+            let reply = answer(&agent, id, request, arrival).await.unwrap_or_else(|error| failed(&error));
             finish(link, reply).await;
         }
     }
 }
 
 /// Requests that are answered by one reply, whether or not the host waits for it.
-async fn answer(agent: &Rc<Agent>, id: ConnectionId, request: Request) -> Result<Reply> {
+async fn answer(agent: &Rc<Agent>, id: ConnectionId, request: Request, arrival: Arrival) -> Result<Reply> {
     match request {
         Request::StartApplication(application) => container::start(agent, application).await?,
         Request::Freeze => freeze::freeze(agent, id).await?,
         Request::Thaw => freeze::thaw(agent)?,
-        Request::Restored(restored) => return restore::restored(agent, id, restored).await,
+        Request::Restored(restored) => return restore::restored(agent, id, restored, arrival).await,
         Request::Ping | Request::CallHook(_) | Request::Relay { .. } | Request::Run(_) | Request::FollowLogs { .. } | Request::PowerOff => {
         }
     }

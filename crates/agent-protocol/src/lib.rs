@@ -20,7 +20,7 @@ pub use message::{
 };
 
 /// Raised whenever a message changes its meaning or its shape.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// No line of the protocol is longer; a longer one is a fault of its sender and ends the connection.
 pub const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;

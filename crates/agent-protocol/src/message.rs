@@ -31,7 +31,7 @@ pub enum Request {
     /// Undo a [`Request::Freeze`] that led to no snapshot. Answer: [`Reply::Done`].
     Thaw,
     /// The machine was just restored from a snapshot. In this order: set the clock, mix in the entropy and reseed, set the identity, drop
-    /// connections from before the snapshot, thaw, call the hook if there is one. Answer: [`Reply::Hook`] with a hook, else [`Reply::Done`].
+    /// connections from before the snapshot, thaw, call the hook if there is one. Answer: [`Reply::Restored`].
     Restored(Restored),
     /// Run one command in a root disk, as the builder does. Answers: [`Reply::Log`] lines as they come, then [`Reply::Exited`].
     Run(Command),
@@ -132,7 +132,7 @@ pub struct Identity {
 /// Everything a restored guest needs before its application may run again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Restored {
-    /// The host's wall clock when it sent this, nanoseconds since the Unix epoch.
+    /// The host's wall clock when it sent this, nanoseconds since the Unix epoch. The agent adds the time that this has waited in the guest.
     pub wall_clock_ns: u64,
     /// 64 fresh random bytes, base64.
     pub entropy: String,
@@ -168,6 +168,12 @@ pub enum Reply {
         reason: String,
     },
     Hook(HookOutcome),
+    /// `outcome` is that of the hook, if there was one. What the guest did between the request's arrival and this answer took `handled_us` microseconds: the
+    /// rest of the exchange is the most that the guest's clock can be late.
+    Restored {
+        outcome: Option<HookOutcome>,
+        handled_us: u64,
+    },
     Log(LogLine),
     Exited {
         code: i32,
@@ -204,11 +210,13 @@ mod tests {
 
     /// The wire form is a contract with every snapshot on disk: a change here needs a new generation.
     #[test]
-    fn wire_form_of_generation_1() {
-        let call = Call { generation: 1, request: Request::Relay { port: 8080 } };
-        assert_eq!(serde_json::to_string(&call).unwrap(), r#"{"generation":1,"request":{"relay":{"port":8080}}}"#);
+    fn wire_form_of_generation_2() {
+        let call = Call { generation: 2, request: Request::Relay { port: 8080 } };
+        assert_eq!(serde_json::to_string(&call).unwrap(), r#"{"generation":2,"request":{"relay":{"port":8080}}}"#);
         let reply = Reply::Hook(HookOutcome::Answered { status: 200, body: String::new() });
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"hook":{"answered":{"status":200,"body":""}}}"#);
+        let reply = Reply::Restored { outcome: None, handled_us: 5 };
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"restored":{"outcome":null,"handled_us":5}}"#);
         assert_eq!(serde_json::to_string(&Request::Freeze).unwrap(), r#""freeze""#);
     }
 }

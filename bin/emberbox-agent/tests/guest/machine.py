@@ -33,7 +33,7 @@ class Agent:
                 time.sleep(0.02)
         link.settimeout(timeout)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link.sendall(json.dumps({"generation": 1, "request": request}).encode() + b"\n")
+        link.sendall(json.dumps({"generation": 2, "request": request}).encode() + b"\n")
         return link
 
     def replies(self, request, **options):

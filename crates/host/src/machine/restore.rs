@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use emberbox_agent_protocol::{Hook, Identity, Reply, Request, Restored};
+use emberbox_agent_protocol::{Hook, HookOutcome, Identity, Reply, Request, Restored};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -124,29 +124,27 @@ pub(super) async fn thaw(
     identity: Option<Identity>,
     hook: Option<Hook>,
     steps: &mut Steps,
-) -> Result<Option<emberbox_agent_protocol::HookOutcome>, HostError> {
+) -> Result<Option<HookOutcome>, HostError> {
     let wants_hook = hook.is_some();
-    let (reply, took) = tell_restored(host, running, identity, hook).await?;
+    let (outcome, late) = tell_restored(host, running, identity, hook).await?;
     steps.mark("guest");
-    let outcome = match (reply, wants_hook) {
-        (Reply::Done, false) => None,
-        (Reply::Hook(outcome), true) => Some(outcome),
-        _ => return Err(AgentError::Unexpected.into()),
-    };
-    if took > CLOCK_TOLERANCE {
+    if outcome.is_some() != wants_hook {
+        return Err(AgentError::Unexpected.into());
+    }
+    if late > CLOCK_TOLERANCE {
         set_clock(host, running).await?;
         steps.mark("clock");
     }
     Ok(outcome)
 }
 
-/// The answer, and the most that the guest's clock can be late: what it was told is as old as the whole exchange at most.
+/// The hook's outcome, and the most that the guest's clock can be late: what the exchange took without what the guest accounts for.
 async fn tell_restored(
     host: &LocalHost,
     running: &Running,
     identity: Option<Identity>,
     hook: Option<Hook>,
-) -> Result<(Reply, Duration), HostError> {
+) -> Result<(Option<HookOutcome>, Duration), HostError> {
     let deadline = RESTORED_WITHIN + Duration::from_millis(hook.as_ref().map_or(0, |hook| hook.timeout_ms));
     let entropy = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; ENTROPY]>());
     let mut told = Instant::now();
@@ -159,17 +157,19 @@ async fn tell_restored(
         reply = agent.ask_late(restored, deadline) => reply?,
         output = running.vm.ended() => return Err(EngineError::Ended { output }.into()),
     };
-    Ok((reply, told.elapsed()))
+    match reply {
+        Reply::Restored { outcome, handled_us } => Ok((outcome, told.elapsed().saturating_sub(Duration::from_micros(handled_us)))),
+        _ => Err(AgentError::Unexpected.into()),
+    }
 }
 
-/// A host out of breath, or a hook, made the exchange long: how late the clock is cannot be known, so it is set until an exchange is short enough to know that it
-/// is right. Nobody is connected yet, and what else the agent does when it is told changes nothing the second time.
+/// A host out of breath made the exchange long: how late the clock is cannot be known, so it is set until an exchange is short enough to know that it is right. Nobody is connected yet, and what else the agent does when it is told changes nothing the second time.
 async fn set_clock(host: &LocalHost, running: &Running) -> Result<(), HostError> {
     let mut best = Duration::MAX;
     for _ in 0..CLOCK_ATTEMPTS {
-        let (_, took) = tell_restored(host, running, None, None).await?;
-        best = took;
-        if took <= CLOCK_TOLERANCE {
+        let (_, late) = tell_restored(host, running, None, None).await?;
+        best = best.min(late);
+        if late <= CLOCK_TOLERANCE {
             return Ok(());
         }
     }
