@@ -54,6 +54,12 @@ async fn settle(host: &Arc<LocalHost>, machine: MachineId, files: MachineFiles) 
         found = HostRecovery { processes_ended: ended, resumes_undone: u32::from(resuming), ..found };
         found.suspensions_finished = if resuming { 0 } else { ended };
         put_back(&files);
+        // Of the life before the snapshot, whose process has ended.
+        if files.snapshot().0.exists()
+            && let Err(error) = remove_directory(&files.resumed().0)
+        {
+            tracing::warn!(%error, %machine, "a suspension that a crash had cut off was not tidied up after");
+        }
         return restore::note_running(&files).map(|()| found);
     }
     let Some(process) = record.process.as_ref().filter(|_| record.launched) else {

@@ -60,7 +60,14 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
         match HookName::Resume.call(&host.agent(&running.cell), call).await {
             Ok(()) => {
                 steps.mark("resume_hook");
-                failpoints::RESUME_HOOK.reach().await;
+                // The machine runs, whatever fails from here on.
+                let passed = caught(async {
+                    failpoints::RESUME_HOOK.reach().await;
+                    Ok(())
+                });
+                if let Err(error) = passed.await {
+                    tracing::warn!(machine = %request.machine, error = &error as &dyn std::error::Error, "a step after a resume failed");
+                }
             }
             // The application's own failure: the machine runs, and control decides.
             Err(error @ HostError::Hook { .. }) => return Err(error),

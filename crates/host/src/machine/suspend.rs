@@ -19,7 +19,7 @@ use crate::snapshot::manifest::{SnapshotFile, Sums};
 use crate::snapshot::packed::Compression;
 use crate::snapshot::{Manifest, sum::Sum};
 use crate::steps::Steps;
-use crate::{HostError, SuspendMachine, Suspended, failpoints};
+use crate::{HostError, MachineId, SuspendMachine, Suspended, failpoints};
 
 /// The agent waits 5 s for the application's cgroup; syncing its disk may take longer.
 pub(super) const FROZEN_WITHIN: Duration = Duration::from_secs(30);
@@ -58,29 +58,24 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
         }
     };
     // The snapshot has its name: from here on the machine is suspended whatever fails.
-    let (machine, disk) = (request.machine, files.disk());
-    if let Err(error) = caught(end(host, &running, files, request, &mut steps)).await {
+    let machine = request.machine;
+    if let Err(error) = caught(end(host, &running, &files, machine, &mut steps)).await {
         tracing::error!(%machine, error = &error as &dyn std::error::Error, "a suspension was not brought to its end in order");
         host.remove(machine);
         running.end().await;
+        tidy(&running, &files, machine).await;
     }
-    Ok(Suspended { memory_bytes, disk_bytes: occupied_bytes(&disk).unwrap_or_default(), steps: steps.finish() })
+    Ok(Suspended { memory_bytes, disk_bytes: occupied_bytes(&files.disk()).unwrap_or_default(), steps: steps.finish() })
 }
 
 /// Ends the process of a machine whose snapshot is whole.
-async fn end(
-    host: &LocalHost,
-    running: &Running,
-    files: MachineFiles,
-    request: SuspendMachine,
-    steps: &mut Steps,
-) -> Result<(), HostError> {
+async fn end(host: &LocalHost, running: &Running, files: &MachineFiles, machine: MachineId, steps: &mut Steps) -> Result<(), HostError> {
     failpoints::SUSPEND_COMMIT.reach().await;
-    host.remove(request.machine);
+    host.remove(machine);
     running.end().await;
     steps.mark("process_end");
     failpoints::SUSPEND_PROCESS_END.reach().await;
-    tidy(running, files, request).await;
+    tidy(running, files, machine).await;
     steps.mark("tidy");
     failpoints::SUSPEND_TIDY.reach().await;
     Ok(())
@@ -166,7 +161,8 @@ fn commit(files: &MachineFiles, new: &SnapshotFiles) -> std::io::Result<()> {
     sync_directory(&files.0)
 }
 
-async fn tidy(running: &Running, files: MachineFiles, request: SuspendMachine) {
+async fn tidy(running: &Running, files: &MachineFiles, machine: MachineId) {
+    let files = files.clone();
     let record = MachineRecord { image: running.image.clone(), shape: Some(running.shape), launched: true, process: None };
     let work = move || {
         record.write(&files)?;
@@ -174,7 +170,7 @@ async fn tidy(running: &Running, files: MachineFiles, request: SuspendMachine) {
         restore::note_running(&files)
     };
     if let Err(error) = blocking(work, "tidy up after a suspension").await {
-        tracing::warn!(error = &error as &dyn std::error::Error, machine = %request.machine, "a suspension was not tidied up after");
+        tracing::warn!(error = &error as &dyn std::error::Error, %machine, "a suspension was not tidied up after");
     }
 }
 
