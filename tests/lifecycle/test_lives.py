@@ -1,0 +1,126 @@
+"""Lives by policy and accident: idle policies, computation, orderly stops, reboots, what is kept and told, and the doctor."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from support import leaks, paths
+from support.daemon import Daemon
+from support.images import Images, hooks
+from support.microvm import AUTO_RESUME, run
+from support.waiting import until
+
+CONFIGURATION = """
+[shutdown]
+suspend = true
+
+[retention]
+lost_disk_seconds = 3600
+"""
+
+
+@pytest.fixture(scope="module")
+def own():
+    """A daemon of this module's own, that suspends what runs when it stops."""
+    daemon = Daemon(config=CONFIGURATION).start()
+    yield daemon
+    daemon.end()
+
+
+@pytest.fixture(scope="module")
+def image(own):
+    return Images(own).probe("lives", {"PROBE_SAMPLER": "off"}, hooks=hooks(microvm=("suspend", "resume"))).built()
+
+
+def emberbox(daemon, *arguments):
+    return subprocess.run([paths.EMBERBOX, *arguments, "--data", daemon.data], capture_output=True, text=True, timeout=60)
+
+
+def events(daemon, about=None):
+    printed = emberbox(daemon, "events", *([about] if about else []))
+    assert printed.returncode == 0, printed.stderr
+    return [json.loads(line) for line in printed.stdout.splitlines()]
+
+
+def test_an_orderly_stop_suspends_and_a_reboot_takes_nothing(own, image):
+    with run(own, image, idlePolicy=AUTO_RESUME) as first, run(own, image) as second:
+        for microvm in (first, second):
+            microvm.counter = microvm.get("/counter?add=5")["counter"]
+        own.stop()
+        assert not leaks.virtual_machines_in(own.data), "a host may be switched off now"
+        own.start()
+        for microvm in (first, second):
+            shown = microvm.describe()
+            assert (shown["state"], shown["stateReason"]) == ("SUSPENDED", "Suspended because the daemon was stopped (shutdown.suspend)")
+        second.resume()
+        for microvm in (first, second):
+            assert microvm.get("/counter?add=0")["counter"] == microvm.counter
+        told = [(event["to"], event["cause"]) for event in events(own, first.id)]
+        assert ("SUSPENDED", "shutdown") in told and ("RUNNING", "traffic") in told
+
+
+def test_a_host_that_went_down_hard(own, image):
+    """The daemon and every process of its machines die at once."""
+    with run(own, image, idlePolicy=AUTO_RESUME) as asleep, run(own, image) as awake:
+        counter = asleep.get("/counter?add=5")["counter"]
+        asleep.suspend()
+        own.kill()
+        for process in leaks.virtual_machines_in(own.data):
+            os.kill(process, signal.SIGKILL)
+        own.start()
+        awake.wait("TERMINATED")
+        assert awake.describe()["stateReason"] == "INTERNAL_PLATFORM_ERROR: the MicroVM did not survive a restart of the host"
+        kept = own.data / "host/kept" / awake.host_name
+        until("what is left of it is kept", lambda: (kept / "disk.qcow2").exists())
+        assert asleep.get("/counter?add=0")["counter"] == counter
+        found = [event for event in events(own) if event["event"] == "started"][-1]["found"]
+        assert (found["lost"], found["suspended"], found["running"]) == (1, 1, 0)
+
+
+def test_computing_is_not_idle(own, image):
+    own.client("lambda-microvms").tag_resource(Resource=image.arn, Tags={"emberbox:idle": "traffic+cpu"})
+    policy = {"maxIdleDurationSeconds": 60, "suspendedDurationSeconds": 3600, "autoResumeEnabled": True}
+    with run(own, image, idlePolicy=policy) as busy, run(own, image, idlePolicy=policy) as idle:
+        # Nobody waits for the answer: the request is over at once, and the computation goes on.
+        spin = lambda: busy.session.get(f"https://{busy.host}/spin?ms=75000&background=1", headers={"X-aws-proxy-auth": busy.token()}, timeout=10)
+        idle.get("/counter?add=1")
+        assert spin().status_code == 200
+        idle.wait("SUSPENDED", 110)
+        assert idle.describe()["stateReason"] == "Suspended by the idle policy after 60 seconds without traffic or computation"
+        assert busy.state == "RUNNING"
+        audited = [json.loads(line) for line in emberbox(own, "audit").stdout.splitlines()]
+        of_idle = [record for record in audited if record["eventName"] == "MicrovmSuspended" and idle.id in str(record)]
+        assert [record["serviceEventDetails"]["cause"] for record in of_idle] == ["idle-policy"]
+
+
+def test_the_doctor(own, image):
+    with run(own, image) as microvm:
+        microvm.suspend()
+        healthy = emberbox(own, "doctor", "--thorough")
+        assert healthy.returncode == 0 and "records, files and processes agree" in healthy.stdout, healthy.stdout + healthy.stderr
+        assert "engine: qemu" in healthy.stdout
+        refused = emberbox(own, "doctor", "--repair")
+        assert refused.returncode and "stop it to repair" in refused.stderr
+        own.stop()
+        # What nobody owns, and what nothing is left of.
+        stray = own.data / "host/machines/00000000-0000-4000-8000-000000000000"
+        stray.mkdir()
+        (own.data / "host/images/nobody-1").mkdir()
+        sick = emberbox(own, "doctor")
+        assert sick.returncode == 1 and sick.stdout.count("can be removed") == 2, sick.stdout
+        repaired = emberbox(own, "doctor", "--repair")
+        assert repaired.returncode == 0 and repaired.stdout.count("(repaired)") == 2, repaired.stdout + repaired.stderr
+        assert not stray.exists()
+        # A snapshot that is damaged is found and left to a person.
+        memory = own.data / "host/machines" / microvm.host_name / "snapshot/state"
+        whole = memory.read_bytes()
+        memory.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        damaged = emberbox(own, "doctor", "--thorough")
+        assert damaged.returncode == 1 and "its snapshot is damaged" in damaged.stdout, damaged.stdout
+        memory.write_bytes(whole)
+        assert emberbox(own, "doctor", "--thorough").returncode == 0
+        own.start()
+        microvm.resume()
