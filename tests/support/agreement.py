@@ -38,7 +38,8 @@ def disagreements(daemon, of):
             found.append(f"{name} is SUSPENDED and has no snapshot")
     if (machines := len(leaks.virtual_machines_in(daemon.data))) != len(running):
         found.append(f"{machines} virtual machines for {len(running)} MicroVMs")
-    if (cells := len(leaks.interfaces_of(daemon.data))) != len(running) + POOL:
+    # A start takes cells of machines that a crash ended into the pool, beyond its size; a leak at each crash soon exceeds twice of it.
+    if not len(running) + POOL <= (cells := len(leaks.interfaces_of(daemon.data))) <= len(running) + 2 * POOL:
         found.append(f"{cells} cells for {len(running)} MicroVMs and a pool of {POOL}")
     found += [f"half-made: {name}" for name in leaks.entries(data / "work")]
     return found
