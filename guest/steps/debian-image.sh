@@ -29,7 +29,7 @@ forget_host() { echo 'rm -f "$1/etc/resolv.conf" "$1/etc/hostname" && : >"$1/etc
 
 debootstrap_quietly() {
     APT_CONFIG='' mmdebstrap --mode=root --architectures=amd64 --dpkgopt="$recipe/slim.dpkg.cfg" --aptopt='Acquire::Retries "3"' \
-        "$@" < <(sources) >"$scratch/mmdebstrap.log" 2>&1 ||
+        "$@" < <(sources "$suite") >"$scratch/mmdebstrap.log" 2>&1 ||
         fail "mmdebstrap failed: $(grep -E '^(E|W|dpkg)' "$scratch/mmdebstrap.log" | tail -n 5)" "If it was the network, run it again: nothing half-made is kept."
 }
 
