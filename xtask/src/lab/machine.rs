@@ -13,20 +13,19 @@ use super::ports::{Listeners, NAMES};
 
 /// All there is of AMD-V under TCG. Emulated AVX only slows the libraries that choose it, and five-level page tables every walk.
 const CPU: &str = "max,+svm,la57=off,avx=off";
-/// More than the two that CI has would only wait for each other.
-const VCPUS: &str = "2";
 /// The translator's cache: a kernel, another one beneath it, QEMU and Python.
 const TRANSLATION_CACHE_MIB: u32 = 512;
 /// The counter needs no calibration, which hangs on busy hosts, and no watchdog, which has no other clock to compare it with and takes jiffies instead.
 /// Address space randomization makes the translator start over with every process. What does not speculate needs no mitigations.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 tsc=reliable norandmaps nokaslr mitigations=off init_on_alloc=0 edd=off 8250.nr_uarts=1 cryptomgr.notests";
-const SHOWN_CONSOLE_LINES: usize = 15;
+const SHOWN_CONSOLE_LINES: usize = 50;
 
 pub(super) struct Hardware<'a> {
     pub ingredients: &'a Ingredients,
     pub root: &'a RootDisk,
     pub files: &'a Path,
     pub memory_mib: u32,
+    pub cpus: u32,
 }
 
 /// What a run writes, above the root that all share. It lives through power cuts and reboots.
@@ -65,7 +64,7 @@ impl Machine {
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.args(["-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off", "-global", "virtio-mmio.force-legacy=false"]);
-        qemu.args(["-accel", &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"), "-cpu", CPU, "-smp", VCPUS]);
+        qemu.args(["-accel", &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"), "-cpu", CPU, "-smp", &hardware.cpus.to_string()]);
         qemu.args(["-m", &format!("{}M", hardware.memory_mib)]);
         qemu.arg("-kernel").arg(&hardware.ingredients.kernel).arg("-initrd").arg(&hardware.ingredients.initramfs);
         qemu.args(["-append", &format!("{KERNEL_ARGUMENTS} tsc_early_khz={}", host::measure_khz())]);

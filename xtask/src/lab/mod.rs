@@ -40,6 +40,10 @@ pub(crate) struct Arguments {
     /// Memory of the outer machine in MiB; it takes what is used.
     #[arg(long, default_value_t = 4096)]
     memory: u32,
+    /// CPUs of the outer machine. More than one make it freeze now and then: a kernel patches its code as it runs, and QEMU's translator lets another CPU
+    /// meet the old.
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
     /// How long the command may take, booting and repetitions included, in seconds.
     #[arg(long, default_value_t = 1200)]
     deadline: u64,
@@ -86,7 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (mut failures, mut boot) = (0, 1);
     loop {
         let disk = job.disk(&workspace, scratch.path(), boot)?;
-        let hardware = Hardware { ingredients: &ingredients, root: &root, files: &disk, memory_mib: arguments.memory };
+        let hardware = Hardware { ingredients: &ingredients, root: &root, files: &disk, memory_mib: arguments.memory, cpus: arguments.cpus };
         let ending = Attempt { hardware, scratch: scratch.path(), out: &out, deadline, interrupts: &interrupts }.run();
         if arguments.console {
             std::fs::copy(machine::console_log(scratch.path()), lab.join("console.log")).context("keeping the console log")?;
