@@ -6,8 +6,9 @@ use vm_memory::{GuestMemory as _, Permissions, VolatileSlice};
 use super::Fault;
 use crate::memory::GuestMemory;
 
-/// More than any driver sends at once; keeps the work of one chain bounded, for descriptors may name the same memory again and again.
-const MAX_BYTES: usize = 64 << 20;
+/// As much as any driver sends at once, which is a balloon's full report: 32 free ranges of 4 MiB. Keeps the work of one chain bounded, for descriptors may name
+/// the same memory again and again.
+const MAX_BYTES: usize = 128 << 20;
 /// As much as the largest indirect table of an honest driver.
 const MAX_PIECES: usize = 4096;
 
