@@ -65,7 +65,14 @@ impl Machine {
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.args(["-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off", "-global", "virtio-mmio.force-legacy=false"]);
-        qemu.args(["-accel", &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"), "-cpu", CPU, "-smp", &hardware.cpus.to_string()]);
+        qemu.args([
+            "-accel",
+            &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"),
+            "-cpu",
+            CPU,
+            "-smp",
+            &hardware.cpus.to_string(),
+        ]);
         qemu.args(["-m", &format!("{}M", hardware.memory_mib)]);
         qemu.arg("-kernel").arg(&hardware.ingredients.kernel).arg("-initrd").arg(&hardware.ingredients.initramfs);
         qemu.args(["-append", &format!("{KERNEL_ARGUMENTS} tsc_early_khz={}", host::measure_khz())]);

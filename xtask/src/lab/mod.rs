@@ -90,7 +90,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (mut failures, mut boot) = (0, 1);
     loop {
         let disk = job.disk(&workspace, scratch.path(), boot)?;
-        let hardware = Hardware { ingredients: &ingredients, root: &root, files: &disk, memory_mib: arguments.memory, cpus: arguments.cpus };
+        let hardware =
+            Hardware { ingredients: &ingredients, root: &root, files: &disk, memory_mib: arguments.memory, cpus: arguments.cpus };
         let ending = Attempt { hardware, scratch: scratch.path(), out: &out, deadline, interrupts: &interrupts }.run();
         if arguments.console {
             std::fs::copy(machine::console_log(scratch.path()), lab.join("console.log")).context("keeping the console log")?;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::engine::{EngineError, channel};
 
 /// QEMU answers within milliseconds; on a host out of breath it may take seconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// No answer or event is longer.
 const MAX_LINE: u64 = 1024 * 1024;
 /// How often the progress of a migration is asked for.

@@ -30,7 +30,7 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
     while !left.is_empty() {
         let wanted: Vec<_> = left.iter().take(CHUNK).map(|index| entry(*index, 0)).collect();
         let mut msrs = Msrs::from_entries(&wanted).map_err(|_| VcpuError::Msrs)?;
-        let read = vcpu.get_msrs(&mut msrs).map_err(VcpuError::Read)?;
+        let read = vcpu.get_msrs(&mut msrs).map_err(|error| VcpuError::Read("model-specific registers", error))?;
         found.extend_from_slice(&msrs.as_slice()[..read]);
         // KVM stops at the first that does not exist.
         let skipped = usize::from(read < wanted.len());
@@ -43,7 +43,7 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
 pub(super) fn write(vcpu: &VcpuFd, msrs: &[kvm_msr_entry]) -> Result<(), VcpuError> {
     for chunk in msrs.chunks(CHUNK) {
         let msrs = Msrs::from_entries(chunk).map_err(|_| VcpuError::Msrs)?;
-        let written = vcpu.set_msrs(&msrs).map_err(VcpuError::Write)?;
+        let written = vcpu.set_msrs(&msrs).map_err(|error| VcpuError::Write("model-specific registers", error))?;
         if let Some(refused) = chunk.get(written) {
             return Err(VcpuError::Msr { index: refused.index });
         }

@@ -33,10 +33,10 @@ pub enum VcpuError {
     Profile(#[source] kvm_ioctls::Error),
     #[error("the CPU profile does not fit KVM's table")]
     ProfileSize,
-    #[error("could not read a vCPU's state")]
-    Read(#[source] kvm_ioctls::Error),
-    #[error("could not set a vCPU's state")]
-    Write(#[source] kvm_ioctls::Error),
+    #[error("could not read a vCPU's {0}")]
+    Read(&'static str, #[source] kvm_ioctls::Error),
+    #[error("could not set a vCPU's {0}")]
+    Write(&'static str, #[source] kvm_ioctls::Error),
     #[error("KVM refuses model-specific register {index:#x}")]
     Msr { index: u32 },
     #[error("the list of model-specific registers is too long")]
@@ -50,6 +50,14 @@ pub enum VcpuError {
 /// Two measurements of one clock differ by less than this part of it.
 const CLOCK_TOLERANCE: u32 = 1000;
 
+fn reading(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+    move |source| VcpuError::Read(what, source)
+}
+
+fn writing(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+    move |source| VcpuError::Write(what, source)
+}
+
 /// Gives vCPU `id` of `count` the CPU that guests see: before anything else.
 pub(crate) fn set_profile(vcpu: &VcpuFd, profile: &CpuProfile, id: u8, count: u8) -> Result<(), VcpuError> {
     let leaves = profile.of_vcpu(id, count).map_err(|_| VcpuError::ProfileSize)?;
@@ -62,28 +70,28 @@ pub(crate) fn set_boot_state(vcpu: &VcpuFd, id: u8, memory: &GuestMemory, entry:
     if id > 0 {
         return Ok(());
     }
-    let mut sregs = vcpu.get_sregs().map_err(VcpuError::Read)?;
+    let mut sregs = vcpu.get_sregs().map_err(reading("special registers"))?;
     registers::special(memory, &mut sregs).map_err(VcpuError::Memory)?;
-    vcpu.set_sregs(&sregs).map_err(VcpuError::Write)?;
-    vcpu.set_regs(&registers::general(entry)).map_err(VcpuError::Write)
+    vcpu.set_sregs(&sregs).map_err(writing("special registers"))?;
+    vcpu.set_regs(&registers::general(entry)).map_err(writing("registers"))
 }
 
 impl VcpuState {
     /// Reads a stopped vCPU. `indices` are the registers that KVM wants saved.
     pub(crate) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Self, VcpuError> {
         // First: KVM may deliver what is pending while it reads this.
-        let mp = vcpu.get_mp_state().map_err(VcpuError::Read)?;
+        let mp = vcpu.get_mp_state().map_err(reading("run state"))?;
         Ok(Self {
             mp,
-            regs: vcpu.get_regs().map_err(VcpuError::Read)?,
-            sregs: vcpu.get_sregs().map_err(VcpuError::Read)?,
-            xsave: Box::new(vcpu.get_xsave().map_err(VcpuError::Read)?),
-            xcrs: vcpu.get_xcrs().map_err(VcpuError::Read)?,
-            debug: vcpu.get_debug_regs().map_err(VcpuError::Read)?,
-            lapic: vcpu.get_lapic().map_err(VcpuError::Read)?,
+            regs: vcpu.get_regs().map_err(reading("registers"))?,
+            sregs: vcpu.get_sregs().map_err(reading("special registers"))?,
+            xsave: Box::new(vcpu.get_xsave().map_err(reading("floating point registers"))?),
+            xcrs: vcpu.get_xcrs().map_err(reading("extended control registers"))?,
+            debug: vcpu.get_debug_regs().map_err(reading("debug registers"))?,
+            lapic: vcpu.get_lapic().map_err(reading("interrupt controller"))?,
             msrs: msrs::read(vcpu, indices)?,
-            events: vcpu.get_vcpu_events().map_err(VcpuError::Read)?,
-            tsc_khz: vcpu.get_tsc_khz().map_err(VcpuError::Read)?,
+            events: vcpu.get_vcpu_events().map_err(reading("pending events"))?,
+            tsc_khz: vcpu.get_tsc_khz().map_err(reading("clock rate"))?,
         })
     }
 
@@ -94,15 +102,18 @@ impl VcpuState {
             return Err(VcpuError::Msrs);
         }
         self.set_clock(vcpu)?;
-        vcpu.set_mp_state(self.mp).map_err(VcpuError::Write)?;
-        vcpu.set_regs(&self.regs).map_err(VcpuError::Write)?;
-        vcpu.set_sregs(&self.sregs).map_err(VcpuError::Write)?;
+        vcpu.set_mp_state(self.mp).map_err(writing("run state"))?;
+        vcpu.set_regs(&self.regs).map_err(writing("registers"))?;
+        vcpu.set_sregs(&self.sregs).map_err(writing("special registers"))?;
         set_xsave(vcpu, &self.xsave)?;
-        vcpu.set_xcrs(&self.xcrs).map_err(VcpuError::Write)?;
-        vcpu.set_debug_regs(&self.debug).map_err(VcpuError::Write)?;
-        vcpu.set_lapic(&self.lapic).map_err(VcpuError::Write)?;
+        // A CPU without XSAVE has none, and KVM refuses to set none.
+        if self.xcrs.nr_xcrs > 0 {
+            vcpu.set_xcrs(&self.xcrs).map_err(writing("extended control registers"))?;
+        }
+        vcpu.set_debug_regs(&self.debug).map_err(writing("debug registers"))?;
+        vcpu.set_lapic(&self.lapic).map_err(writing("interrupt controller"))?;
         msrs::write(vcpu, &self.msrs)?;
-        vcpu.set_vcpu_events(&self.events).map_err(VcpuError::Write)?;
+        vcpu.set_vcpu_events(&self.events).map_err(writing("pending events"))?;
         // Tells the guest's watchdogs that it did not run. A guest that does not use the clock has nothing to be told.
         let _ = vcpu.kvmclock_ctrl();
         Ok(())
@@ -110,7 +121,7 @@ impl VcpuState {
 
     /// The guest goes on counting at the rate it knows.
     fn set_clock(&self, vcpu: &VcpuFd) -> Result<(), VcpuError> {
-        let here = vcpu.get_tsc_khz().map_err(VcpuError::Read)?;
+        let here = vcpu.get_tsc_khz().map_err(reading("clock rate"))?;
         if here.abs_diff(self.tsc_khz) <= self.tsc_khz / CLOCK_TOLERANCE {
             return Ok(());
         }
@@ -121,5 +132,5 @@ impl VcpuState {
 #[allow(unsafe_code)]
 fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), VcpuError> {
     // SAFETY: the kernel reads 4096 bytes, all that the structure has, unless the process has asked for larger state (AMX), which it never does.
-    unsafe { vcpu.set_xsave(xsave) }.map_err(VcpuError::Write)
+    unsafe { vcpu.set_xsave(xsave) }.map_err(writing("floating point registers"))
 }
