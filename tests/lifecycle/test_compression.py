@@ -1,8 +1,12 @@
 """`snapshot.compress`: smaller snapshots that wake as they were, whatever the daemon is configured to do by then."""
+import contextlib
+
 import pytest
 
+from support.agreement import agree
 from support.damage import ended_with, flip
-from support.microvm import run
+from support.microvm import AUTO_RESUME, run
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +59,22 @@ def test_a_damaged_one_is_said(daemon, probe, compressing):
         flip(microvm.directory / "snapshot/memory.zst")
         microvm.client.resume_microvm(microvmIdentifier=microvm.id)
         ended_with(microvm, "memory.zst")
+
+
+@pytest.mark.parametrize("action", ("error", "panic", "kill"))
+def test_unpacking_is_cut_off(daemon, probe, compressing, action):
+    with run(daemon, probe, idlePolicy=AUTO_RESUME) as microvm:
+        checksum = microvm.get("/touch?mib=8")["checksum"]
+        microvm.suspend()
+        daemon.arm(f"host.unpack.memory={action}")
+        with contextlib.suppress(Exception):
+            microvm.client.resume_microvm(microvmIdentifier=microvm.id)
+        if action == "kill":
+            until("the daemon has died of it", lambda: daemon.process.poll() is not None, 30, 0.01)
+            daemon.arm("", wait=False)
+            daemon.start()
+        else:
+            until("it has gone off", lambda: daemon.went_off("host.unpack.memory"), 30, 0.02)
+        agree(daemon)
+        touched = microvm.get("/touched")
+        assert touched["intact"] and touched["checksum"] == checksum

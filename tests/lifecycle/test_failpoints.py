@@ -15,13 +15,16 @@ CHANGES = ("control.run", "control.launch", "host.launch", "host.restore", "cont
            "control.terminate", "host.stop")
 OF_CHANGES = [point for point in POINTS if point.startswith(CHANGES)]
 AT_START = [point for point in POINTS if point.startswith("host.adopt")]
-# Control's are in crates/control/tests/failpoints.rs. Nothing yet kills a daemon within the host's steps of a build.
-OF_IMAGES = [point for point in POINTS if point.startswith(("control.build", "host.build", "host.capture", "control.delete", "host.delete"))]
+# The host's are in test_failpoints_of_images.py, control's in crates/control/tests/failpoints.rs.
+OF_IMAGES = [point for point in POINTS if point.startswith(("images.", "control.build", "host.build", "host.capture", "control.delete", "host.delete"))]
+VERIFY = "host.verify.image"
+# Only of a daemon that compresses: test_compression.py.
+UNPACK = "host.unpack.memory"
 TRIES = 4
 
 
 def test_every_point_is_of_a_known_operation():
-    assert sorted(OF_CHANGES + AT_START + OF_IMAGES) == sorted(POINTS)
+    assert sorted([*OF_CHANGES, *AT_START, *OF_IMAGES, VERIFY, UNPACK]) == sorted(POINTS)
     assert len(OF_CHANGES) > 30
 
 
@@ -153,3 +156,26 @@ def test_killed_at_start(daemon, story, point):
     daemon.arm("", wait=False)
     daemon.start()
     look(story, True)
+
+
+def touch(daemon):
+    """Images of which it is not known any more that they are whole."""
+    for memory in (daemon.data / "host/images").glob("*/snapshot/memory"):
+        memory.touch()
+
+
+@pytest.mark.parametrize("action", ("error", "panic", "kill"))
+def test_the_proof_of_an_image_is_cut_off(daemon, story, action):
+    story.remembers()
+    daemon.arm(f"{VERIFY}={action}")
+    touch(daemon)
+    if action == "kill":
+        dies(daemon, lambda: story.change("host.launch"))
+        daemon.arm("", wait=False)
+        daemon.start()
+    else:
+        story.change("host.launch")
+        until("it has gone off", lambda: daemon.went_off(VERIFY), 30, 0.02)
+    look(story, True)
+    with run(daemon, story.image):
+        pass

@@ -16,8 +16,9 @@ def settle(daemon, seconds=60):
     """Waits until no MicroVM is in a state that ends by itself."""
     def settled():
         found = states(daemon)
-        return found if all(state in SETTLED for state in found.values()) else None
-    return until("every MicroVM is settled", settled, seconds, 0.03)
+        # In a tuple, which is true without any MicroVM, too.
+        return (found,) if all(state in SETTLED for state in found.values()) else None
+    return until("every MicroVM is settled", settled, seconds, 0.03)[0]
 
 
 def disagreements(daemon, of):

@@ -4,7 +4,7 @@ use emberbox_failpoints::Failpoint;
 
 /// Of every crate.
 pub(crate) fn all() -> Vec<&'static Failpoint> {
-    [emberbox_control::failpoints::ALL, emberbox_host::failpoints::ALL].concat()
+    [emberbox_control::failpoints::ALL, emberbox_host::failpoints::ALL, emberbox_images::failpoints::ALL].concat()
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {

@@ -50,7 +50,17 @@ emberbox_failpoints::declare! {
     CAPTURE_FREEZE = "host.capture.freeze";
     CAPTURE_SAVE = "host.capture.save";
     CAPTURE_FINISH = "host.capture.finish";
+    /// The machine that `/validate` is asked of has files, then a process.
+    CAPTURE_TEST_FILES = "host.capture.test_files";
+    CAPTURE_TEST_START = "host.capture.test_start";
     CAPTURE_VALIDATE = "host.capture.validate";
 
+    /// An image's files were read because it was not known that they are whole.
+    VERIFY_IMAGE = "host.verify.image";
+    /// Compressed memory of a suspended machine was unpacked.
+    UNPACK_MEMORY = "host.unpack.memory";
+
+    /// Where no launch finds them.
+    DELETE_IMAGE_ASIDE = "host.delete_image.aside";
     DELETE_IMAGE_FILES = "host.delete_image.files";
 }

@@ -7,6 +7,7 @@
 
 pub mod artifact;
 mod definition;
+pub mod failpoints;
 mod pipeline;
 mod reason;
 mod source;

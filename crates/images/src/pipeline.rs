@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +16,13 @@ use emberbox_host::{
     BuildRootDisk, CaptureImage, CapturedImage, Container, Host, HostError, Output, OutputSink, Registry, RootDisk, StepTimings,
 };
 use emberbox_wire::microvms::CodeArtifact;
+use futures::FutureExt;
 
 use crate::artifact::{Limits, S3Location, Unpacked, unpack};
 use crate::definition::Requirements;
-use crate::reason;
 use crate::source::{ArtifactSource, Reader};
 use crate::workspace::{self, Workspace};
+use crate::{failpoints, reason};
 
 /// Long enough for a compilation of some size under emulation.
 pub const DEFAULT_BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -73,7 +75,8 @@ impl ImageBuilder for Pipeline {
     async fn build(&self, request: BuildImage, output: OutputSink) -> Result<BuiltImage, BuildFailure> {
         let mut build =
             Build { pipeline: self, request: &request, output: &output, steps: StepTimings::default(), sizes: SnapshotSizes::default() };
-        let made = build.run().await;
+        // A step that panics is one that failed: what was made by then goes, too.
+        let made = AssertUnwindSafe(build.run()).catch_unwind().await.unwrap_or_else(|_| Err(reason::panicked()));
         let (steps, sizes) = (build.steps, build.sizes);
         match made {
             Ok(root) => Ok(BuiltImage { config: root.config, sizes, steps }),
@@ -92,8 +95,10 @@ impl Build<'_> {
         // What a crashed build of the same key left behind.
         self.pipeline.host.delete_image(&self.request.key).await.map_err(|error| reason::host_failed(&error))?;
         let root = self.root_disk(&requirements).await?;
+        failpoints::BUILD_ROOT_DISK.pass().await.map_err(reason::injected)?;
         self.sizes.code_install_bytes = Some(root.used_bytes);
         let captured = self.capture(requirements, &root).await.map_err(|error| reason::host_failed(&error))?;
+        failpoints::BUILD_CAPTURE.pass().await.map_err(reason::injected)?;
         self.sizes.memory_bytes = Some(captured.memory_bytes);
         self.sizes.disk_bytes = Some(captured.disk_bytes);
         self.steps.0.extend(captured.steps.0);
@@ -141,7 +146,7 @@ impl Build<'_> {
         let bytes = fetched.map_err(|error| reason::fetch_failed(&location, limit, error))?;
         self.say(format!("{location}: {bytes} bytes"));
         self.ended("build.fetch", begun);
-        Ok(())
+        failpoints::BUILD_FETCH.pass().await.map_err(reason::injected)
     }
 
     async fn unpack(&mut self, workspace: &Workspace) -> Result<(), String> {
@@ -157,7 +162,7 @@ impl Build<'_> {
         let unpacked = unpacking.await.map_err(|error| reason::internal("unpack the artifact", &error))??;
         self.say(format!("{} files and directories, {} bytes", unpacked.entries, unpacked.bytes));
         self.ended("build.unpack", begun);
-        Ok(())
+        failpoints::BUILD_UNPACK.pass().await.map_err(reason::injected)
     }
 
     async fn capture(&self, requirements: Requirements, root: &RootDisk) -> Result<CapturedImage, HostError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use emberbox_agent_protocol::HookOutcome;
 use emberbox_control::reason::{hook_failure, iso8601, printable};
+use emberbox_failpoints::Injected;
 use emberbox_host::HostError;
 
 use crate::artifact::{ArchiveError, S3Location};
@@ -110,6 +111,15 @@ pub(crate) fn internal(attempted: &str, error: &(dyn Error + 'static)) -> String
     }
     tracing::error!(attempted, error = causes, "an image build failed by a fault of this host");
     format!("INTERNAL_PLATFORM_ERROR: The host could not {attempted}; its log says why.")
+}
+
+/// As control says it of what it calls.
+pub(crate) fn panicked() -> String {
+    "INTERNAL_PLATFORM_ERROR: the build ended by a fault of Emberbox".to_owned()
+}
+
+pub(crate) fn injected(injected: Injected) -> String {
+    internal("take a step", &injected)
 }
 
 fn with_tail(mut reason: String, tail: &[String]) -> String {

@@ -62,12 +62,14 @@ async fn settle(host: &Arc<LocalHost>, machine: MachineId, files: MachineFiles) 
         }
         return restore::note_running(&files).map(|()| found);
     }
-    let Some(process) = record.process.as_ref().filter(|_| record.launched) else {
-        // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING.
+    if !record.launched {
+        // The launch was cut off: its application has no identity of its own, and its caller was never told RUNNING. Its files go at once, for they say that its
+        // image is in use: that of a build that was cut off while it was validated is about to be deleted.
         found.processes_ended = u32::from(end_process(host, &record).await);
-        found.launches_undone = u32::from(!record.launched);
-        return Ok(found);
-    };
+        found.launches_undone = 1;
+        return remove_directory(&files.0).map(|()| found);
+    }
+    let Some(process) = record.process.as_ref() else { return Ok(found) };
     if let Ok(vm) = host.engine.adopt(process.identity, files.0.clone()).await {
         match adopt(host, machine, &files, &record, process, vm).await {
             Adopted::Awake => found.machines_adopted = 1,

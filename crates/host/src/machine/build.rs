@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::boot::{BootSpec, Booted, boot};
 use super::capture::remember;
+use super::caught;
 use crate::agent::AgentError;
 use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::occupied_bytes;
@@ -46,7 +47,7 @@ pub(crate) async fn build_root_disk(host: &Arc<LocalHost>, request: BuildRootDis
     let image = host.layout.image(&request.image);
     let work = host.layout.work().join(format!("build-{}", request.image));
     let space = host.space.promise(BUILD_BYTES)?;
-    let outcome = build_steps(host, &request, &work, &image.root_disk(), &output).await;
+    let outcome = caught(build_steps(host, &request, &work, &image.root_disk(), &output)).await;
     drop(space);
     // Before anything is deleted: what is free then tells nothing.
     let outcome = outcome.map_err(|error| host.space.explain(error));
@@ -73,7 +74,7 @@ async fn build_steps(
     let spec = BootSpec { shape: SHAPE, disks, memory: work.join("memory"), directory: work.to_path_buf() };
     let booted = boot(host, spec).await?;
     steps.mark("boot");
-    let built = run_script(host, request, &booted, output, &mut steps).await;
+    let built = caught(run_script(host, request, &booted, output, &mut steps)).await;
     // What the builder wrote must be on its disk before the process ends.
     let synced = match &built {
         Ok(_) => booted.vm.pause().await.map_err(HostError::from),

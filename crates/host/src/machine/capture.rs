@@ -9,14 +9,14 @@ use emberbox_agent_protocol::{Application, Capabilities, HookOutcome, LogLine, R
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::blocking;
 use super::boot::{BootSpec, Booted, boot};
 use super::hooks::HookName;
 use super::restore::{self, Copy};
 use super::suspend::FROZEN_WITHIN;
+use super::{blocking, caught};
 use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
-use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};
+use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, remove_directory};
 use crate::snapshot::manifest::{SnapshotFile, Sums};
 use crate::snapshot::{Manifest, sum::Sum};
@@ -37,7 +37,7 @@ pub(crate) async fn capture_image(host: &Arc<LocalHost>, request: CaptureImage, 
     let mut steps = Steps::start();
     let space = host.space.promise(CAPTURE_BYTES)?;
     let work = host.layout.work().join(format!("capture-{}", request.image));
-    let outcome = capture_steps(host, &request, &image, &work, &output, &mut steps).await;
+    let outcome = caught(capture_steps(host, &request, &image, &work, &output, &mut steps)).await;
     drop(space);
     // Before anything is deleted: what is free then tells nothing.
     let outcome = outcome.map_err(|error| host.space.explain(error));
@@ -70,7 +70,7 @@ async fn capture_steps(
     failpoints::CAPTURE_PREPARE.pass().await?;
     let booted = boot_application(host, request, image, &new, work).await?;
     steps.mark("boot");
-    let captured = capture_running(host, request, &booted, &new, output, steps).await;
+    let captured = caught(capture_running(host, request, &booted, &new, output, steps)).await;
     booted.end().await;
     captured?;
     finish(host, request, image, &new).await?;
@@ -214,23 +214,34 @@ fn sums(snapshot: &SnapshotFiles) -> std::io::Result<Sums> {
 async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFiles, call: &HookCall) -> Result<(), HostError> {
     let machine = MachineId(Uuid::new_v4());
     let files = host.layout.machine(machine);
-    restore::create_files(&files, &request.image, request.shape, image).map_err(HostError::internal("make the test machine's disk"))?;
-    let snapshot = image.snapshot();
-    let copy =
-        Copy { image: &request.image, files: &files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
-    let mut steps = Steps::start();
-    let outcome = match restore::start(host, copy, &mut steps).await {
-        Ok(running) => {
-            let identity = restore::new_identity(machine, &format!("microvm-{machine}"));
-            let hook = HookName::Validate.request(call, String::new());
-            let outcome = restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await;
-            running.end().await;
-            outcome
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = caught(validate_copy(host, request, image, call, machine, &files)).await;
     remove_directory(&files.0).map_err(HostError::internal("remove the test machine"))?;
-    outcome?.map_or(Ok(()), |outcome| HookName::Validate.check(call, outcome))
+    HookName::Validate.check(call, outcome?)
+}
+
+async fn validate_copy(
+    host: &Arc<LocalHost>,
+    request: &CaptureImage,
+    image: &ImageFiles,
+    call: &HookCall,
+    machine: MachineId,
+    files: &MachineFiles,
+) -> Result<HookOutcome, HostError> {
+    restore::create_files(files, &request.image, request.shape, image).map_err(HostError::internal("make the test machine's disk"))?;
+    failpoints::CAPTURE_TEST_FILES.pass().await?;
+    let snapshot = image.snapshot();
+    let copy = Copy { image: &request.image, files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
+    let mut steps = Steps::start();
+    let running = restore::start(host, copy, &mut steps).await?;
+    let asked = caught(async {
+        failpoints::CAPTURE_TEST_START.pass().await?;
+        let identity = restore::new_identity(machine, &format!("microvm-{machine}"));
+        let hook = HookName::Validate.request(call, String::new());
+        restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await
+    });
+    let outcome = asked.await;
+    running.end().await;
+    outcome?.ok_or_else(|| AgentError::Unexpected.into())
 }
 
 /// Passes the application's output on, and notices its end.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Weak};
 
 use uuid::Uuid;
 
-use super::{adopt, blocking};
+use super::{adopt, blocking, caught};
 use crate::local::{LocalHost, remove_directory};
 use crate::snapshot::Manifest;
-use crate::{HostError, ImageKey};
+use crate::{HostError, ImageKey, failpoints};
 
 /// Deletes an image unless a machine of this host needs it: copies map its memory and read its disks, suspended ones when they wake. Who needs it is read
 /// from the machines' own records.
@@ -21,13 +21,17 @@ pub(crate) async fn delete(host: &Arc<LocalHost>, image: &ImageKey) -> Result<()
     }
     // At once, so that no launch finds half an image; the deleting itself may take a while, and a daemon killed meanwhile empties `work` at its next start.
     let renamed = match std::fs::rename(&directory, &aside) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|()| true),
     };
     drop(alone);
     host.verifier.forget(image);
-    renamed.map_err(HostError::internal("set an image aside"))?;
-    blocking(move || remove_directory(&aside), "delete an image").await
+    if !renamed.map_err(HostError::internal("set an image aside"))? {
+        return Ok(());
+    }
+    let passed = caught(async { Ok(failpoints::DELETE_IMAGE_ASIDE.pass().await?) }).await;
+    // Whatever failed: who asks again finds no image any more, and nobody would come back for these files.
+    blocking(move || remove_directory(&aside), "delete an image").await.and(passed)
 }
 
 /// Reads every image that has to be read again, one after the other, so that launches need not wait for it.

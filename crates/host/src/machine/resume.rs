@@ -132,6 +132,7 @@ async fn unpack(manifest: Manifest, aside: &SnapshotFiles, steps: &mut Steps) ->
     let unpacked = tokio::task::spawn_blocking(move || manifest.unpack(&aside).map(|()| manifest)).await;
     let manifest = unpacked.map_err(HostError::internal("unpack the machine's memory"))?;
     steps.mark("unpack");
+    failpoints::UNPACK_MEMORY.pass().await?;
     manifest
 }
 

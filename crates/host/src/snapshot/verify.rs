@@ -9,7 +9,7 @@ use super::manifest::{Manifest, SnapshotFile};
 use super::sum::Fingerprint;
 use crate::layout::ImageFiles;
 use crate::machine::blocking;
-use crate::{HostError, ImageKey};
+use crate::{HostError, ImageKey, failpoints};
 
 /// The files of one image as they were when they were judged.
 type Seen = BTreeMap<SnapshotFile, Fingerprint>;
@@ -45,6 +45,7 @@ impl Verifier {
         let since = std::time::Instant::now();
         let outcome = blocking(move || Ok(owned.check(&snapshot, |_, _| true)), "verify an image").await?;
         tracing::info!(image = %key, ms = since.elapsed().as_millis(), whole = outcome.is_ok(), "an image's files were read and compared with their checksums");
+        failpoints::VERIFY_IMAGE.pass().await?;
         let damage = match &outcome {
             Err(HostError::SnapshotDamaged(damage)) => Some(damage.clone()),
             _ => None,
