@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use emberbox_control::doctor::{Finding, Records, Repair, examine, terminate};
 use emberbox_host::survey::{Depth, Survey, remove, survey};
-use emberbox_store::Store;
+use emberbox_store::{Store, StoreError};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::arguments::Doctor;
@@ -32,12 +32,25 @@ pub(crate) fn run(arguments: Doctor) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let depth = if arguments.thorough { Depth::Thorough } else { Depth::Quick };
     runtime.block_on(async {
-        let store = Store::open(&data.join(DATABASE)).await.context("the database cannot be opened: restore emberbox.db from a backup")?;
+        let store = open(&data.join(DATABASE), arguments.repair).await?;
         let looked = look(data, &store, &config, depth, alone.is_some()).await?;
         let left = report(data, &store, &looked, arguments.repair).await?;
         store.close().await;
         ensure!(left == 0, "{left} findings");
         Ok(())
+    })
+}
+
+/// A look changes nothing, not even the schema of an older version's database.
+async fn open(database: &Path, repair: bool) -> anyhow::Result<Store> {
+    let opened = if repair { Store::open(database).await } else { Store::inspect(database).await };
+    opened.map_err(|error| {
+        let advice = match &error {
+            StoreError::OlderSchema => "start this version's daemon once, or use --repair: either brings it up to date",
+            StoreError::NewerSchema => "use the emberbox that wrote it",
+            _ => "restore emberbox.db from a backup",
+        };
+        anyhow::Error::new(error).context(format!("the database cannot be opened ({advice})"))
     })
 }
 

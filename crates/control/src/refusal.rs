@@ -279,6 +279,9 @@ impl From<Refusal> for ApiError {
     }
 }
 
+/// Ours: what AWS's disks do when they are full is not known.
+const DISK_FULL: &str = "DISK_STORAGE_FULL: the disk of this host is full and nothing can be written down. MicroVMs that run go on. Retry later, when its operator has freed some space.";
+
 /// Why an operation gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -291,6 +294,9 @@ pub(crate) enum Failure {
     Shape(#[from] serde_json::Error),
     #[error(transparent)]
     Role(RoleError),
+    /// Of a record, said already by whoever could not write it.
+    #[error("the disk is full and nothing can be written down: free some of its space")]
+    DiskFull,
     #[error("the daemon is stopping")]
     Stopping,
     #[error("records kept changing while the request was answered")]
@@ -315,6 +321,10 @@ impl From<Failure> for ApiError {
             Failure::Role(error) => Self::validation(error.to_string()),
             Failure::Refused(refusal) => refusal.into(),
             Failure::Shape(source) => Self::validation(format!("1 validation error detected: {source}")),
+            Failure::Store(StoreError::Full(_)) | Failure::DiskFull => {
+                tracing::error!(error = &failure as &dyn std::error::Error, "{}", emberbox_store::FREE_SPACE);
+                Self::new(ErrorCode::InternalServer, DISK_FULL)
+            }
             Failure::Store(_) | Failure::Stopping | Failure::Contended | Failure::Injected(_) => {
                 tracing::error!(error = &failure as &dyn std::error::Error, "an operation failed");
                 Self::internal()

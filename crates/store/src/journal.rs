@@ -159,6 +159,13 @@ fn is_commit(frame: &[u8]) -> bool {
 /// Writes down, now and then, how far commits have come; ends with its task. Not synced: after a power cut an older head claims less, which is no false alarm.
 pub(crate) async fn keep_head(database: PathBuf) {
     let (index, head) = (path_of(&database, "-shm"), path_of(&database, "-head"));
+    // Opened once and never closed before the database: SQLite's locks are on this file, and closing any descriptor of it takes them away.
+    let index = loop {
+        match File::open(&index) {
+            Ok(index) => break index,
+            Err(_) => tokio::time::sleep(HEAD_EVERY).await,
+        }
+    };
     let mut last = None;
     loop {
         tokio::time::sleep(HEAD_EVERY).await;
@@ -171,9 +178,9 @@ pub(crate) async fn keep_head(database: PathBuf) {
 }
 
 /// SQLite keeps two copies, the second written first: they differ while a commit is being entered.
-fn head_of_index(index: &Path) -> Option<Head> {
+fn head_of_index(index: &File) -> Option<Head> {
     let mut bytes = [0; 2 * INDEX_HEADER];
-    File::open(index).ok()?.read_exact_at(&mut bytes, 0).ok()?;
+    index.read_exact_at(&mut bytes, 0).ok()?;
     let (first, second) = bytes.split_at(INDEX_HEADER);
     let frame = u32::from_ne_bytes(first[16..20].try_into().ok()?);
     (first == second && frame > 0).then_some(Head { salts: first[32..40].try_into().ok()?, frame })

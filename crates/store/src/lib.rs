@@ -17,6 +17,8 @@ mod microvms;
 #[cfg(test)]
 mod plans_tests;
 mod records;
+mod reserve;
+mod schema;
 mod settings;
 mod tags;
 #[cfg(feature = "testing")]
@@ -63,8 +65,14 @@ pub enum StoreError {
     ReadJournal(#[source] std::io::Error),
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    #[error("the disk is full")]
+    Full(#[source] sqlx::Error),
     #[error("a query failed")]
-    Query(#[from] sqlx::Error),
+    Query(#[source] sqlx::Error),
+    #[error("the database is of an older version of Emberbox")]
+    OlderSchema,
+    #[error("the database is of a newer version of Emberbox than this one")]
+    NewerSchema,
     #[error("column {column} holds what this version cannot read")]
     Decode {
         column: &'static str,
@@ -80,16 +88,32 @@ pub enum StoreError {
 pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
-    _head: Option<Arc<KeptHead>>,
+    path: Option<PathBuf>,
+    // Last: their tasks hold files of the database open, which must not be closed before it is.
+    _kept: Vec<Arc<Kept>>,
 }
 
 /// Ends the task with the last copy of its store.
 #[derive(Debug)]
-struct KeptHead(tokio::task::JoinHandle<()>);
+struct Kept(tokio::task::JoinHandle<()>);
 
-impl Drop for KeptHead {
+impl Drop for Kept {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What an operator does about [`StoreError::Full`], for the log.
+pub const FREE_SPACE: &str =
+    "the disk is full and nothing can be written down: free some of its space (what runs goes on, and the daemon goes on by itself then)";
+
+/// SQLite's words for a disk that is full: of a write, and of the journal's index.
+const FULL: [&str; 2] = ["13", "4874"];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code().map(|code| FULL.contains(&&*code)));
+        if code == Some(true) { Self::Full(error) } else { Self::Query(error) }
     }
 }
 
@@ -97,6 +121,7 @@ impl Store {
     /// Opens or creates the database at `path` and brings it to this version's schema. Refuses one that has lost what was acknowledged.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         journal::check(path).map_err(StoreError::ReadJournal)??;
+        reserve::release(path).map_err(StoreError::ReadJournal)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -106,10 +131,27 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
         check(&writer).await?;
-        sqlx::migrate!().run(&writer).await?;
-        let head = Arc::new(KeptHead(tokio::spawn(journal::keep_head(path.to_path_buf()))));
+        schema::MIGRATIONS.run(&writer).await?;
         let reader = pool(READERS).connect_with(options).await.map_err(StoreError::Open)?;
-        Ok(Self { writer, reader, _head: Some(head) })
+        let reserve = reserve::Reserve::open(path).map_err(StoreError::ReadJournal)?;
+        if let Err(error) = reserve.fill() {
+            tracing::warn!(%error, "no space on the disk can be set aside for the records");
+        }
+        let tasks = [tokio::spawn(journal::keep_head(path.to_path_buf())), tokio::spawn(reserve.keep())];
+        let kept = tasks.into_iter().map(|task| Arc::new(Kept(task))).collect();
+        Ok(Self { writer, reader, path: Some(path.to_path_buf()), _kept: kept })
+    }
+
+    /// Opens a database to look at it: nothing is made, brought to this version's schema or written. Refuses one of another version.
+    pub async fn inspect(path: &Path) -> Result<Self, StoreError> {
+        journal::check(path).map_err(StoreError::ReadJournal)??;
+        // Without a journal nobody has it open, and SQLite need not make one to read.
+        let closed = !journal::path_of(path, "-wal").exists();
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(closed).busy_timeout(BUSY_TIMEOUT);
+        let reader = pool(1).connect_with(options).await.map_err(StoreError::Open)?;
+        check(&reader).await?;
+        schema::compare(&reader).await?;
+        Ok(Self { writer: reader.clone(), reader, path: None, _kept: Vec::new() })
     }
 
     /// Lets go of what a damaged journal has lost, so that [`Store::open`] succeeds with the records before it. Returns where the whole journal is kept; `None`
@@ -126,8 +168,8 @@ impl Store {
         let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(StoreError::Open)?.foreign_keys(true);
         // One connection that is never replaced: each connection to `:memory:` is a database of its own.
         let writer = pool(1).connect_with(options).await.map_err(StoreError::Open)?;
-        sqlx::migrate!().run(&writer).await?;
-        Ok(Self { reader: writer.clone(), writer, _head: None })
+        schema::MIGRATIONS.run(&writer).await?;
+        Ok(Self { reader: writer.clone(), writer, path: None, _kept: Vec::new() })
     }
 
     /// What is wrong with the database itself, in SQLite's words; nothing, as a rule.
@@ -146,6 +188,11 @@ impl Store {
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
+        if let Some(path) = &self.path
+            && let Err(error) = reserve::keep_for_start(path)
+        {
+            tracing::warn!(%error, "no space on the disk can be set aside for the next start");
+        }
     }
 }
 

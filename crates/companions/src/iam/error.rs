@@ -7,7 +7,13 @@ use emberbox_store::{IdentityKind, StoreError};
 use crate::query::{internal, invalid};
 
 pub(super) fn store(error: StoreError) -> QueryError {
-    internal(&error)
+    match &error {
+        StoreError::Full(_) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "{}", emberbox_store::FREE_SPACE);
+            QueryError::new("ServiceFailure", 500, "The disk of this host is full and nothing can be written down. Retry later.")
+        }
+        _ => internal(&error),
+    }
 }
 
 pub(super) fn absent(message: impl Into<String>) -> QueryError {

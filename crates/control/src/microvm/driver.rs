@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use emberbox_failpoints::Injected;
 use emberbox_host::{HostError, StepTimings};
-use emberbox_store::{MicrovmRecord, Phase, SteadyMillis};
+use emberbox_store::{MicrovmRecord, Phase, SteadyMillis, StoreError};
 use futures::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -185,7 +185,8 @@ impl Driver {
             Err(journal::IntentError::NoRoom) => return Err(RequestError::NoRoom),
             Err(error @ journal::IntentError::Store(_)) => {
                 tracing::error!(?phase, error = &error as &dyn std::error::Error, "an intent could not be written");
-                return Err(RequestError::NotRecorded);
+                let full = matches!(error, journal::IntentError::Store(StoreError::Full(_)));
+                return Err(if full { RequestError::DiskFull } else { RequestError::NotRecorded });
             }
         }
         tracing::info!(from = ?self.record.phase, to = ?phase, reason = intended.state_reason, ?cause, "transition");

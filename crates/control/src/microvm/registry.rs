@@ -71,6 +71,9 @@ pub(crate) enum RequestError {
     /// The intent could not be written; nothing has changed.
     #[error("the intent could not be recorded")]
     NotRecorded,
+    /// As above, because the disk is full.
+    #[error("the host's disk is full")]
+    DiskFull,
     /// A wake takes memory, and there is not enough; nothing has changed.
     #[error("there is not enough memory to resume it now")]
     NoRoom,

@@ -108,7 +108,7 @@ async fn wake(handle: &Handle) -> Result<(), TrafficError> {
     match handle.ask(Request::Wake).await {
         // Refused: it has moved on since it was looked at, and the watch tells where.
         Ok(()) | Err(RequestError::Refused(_)) => Ok(()),
-        Err(error @ (RequestError::NotRecorded | RequestError::NoRoom | RequestError::Gone)) => {
+        Err(error @ (RequestError::NotRecorded | RequestError::DiskFull | RequestError::NoRoom | RequestError::Gone)) => {
             Err(TrafficError::Unreachable(error.to_string()))
         }
     }
