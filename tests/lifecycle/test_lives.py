@@ -1,7 +1,9 @@
 """Lives by policy and accident: idle policies, computation, orderly stops, reboots, what is kept and told, and the doctor."""
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -78,6 +80,52 @@ def test_a_host_that_went_down_hard(own, image):
         assert asleep.get("/counter?add=0")["counter"] == counter
         found = [event for event in events(own) if event["event"] == "started"][-1]["found"]
         assert (found["lost"], found["suspended"], found["running"]) == (1, 1, 0)
+
+
+def test_the_files_of_one_that_died_outlive_its_image(own, image, tmp_path):
+    copy = Images(own).probe("kept", hooks=hooks()).built()
+    microvm = run(own, copy)
+    content = os.urandom(50_000)
+    assert microvm.request("PUT", "/files/precious?sync=1", data=content).status_code == 200
+    os.kill(microvm.process(), signal.SIGKILL)
+    microvm.wait("TERMINATED")
+    copy.delete()
+    until("the image is gone", lambda: gone(copy))
+    disk = tmp_path / "disk.ext4"
+    salvaged = emberbox(own, "salvage", microvm.id, "--to", disk)
+    assert salvaged.returncode == 0, salvaged.stderr
+    # As docs/operations.md says it.
+    found = subprocess.run(["debugfs", "-R", f"rdump / {tmp_path}", disk], capture_output=True, text=True)
+    assert [path.read_bytes() for path in tmp_path.rglob("precious")] == [content], found.stderr
+    nothing = emberbox(own, "salvage", "microvm-00000000-0000-4000-8000-000000000000", "--to", tmp_path / "none")
+    assert nothing.returncode == 1 and "nothing is kept of it" in nothing.stderr
+    again = emberbox(own, "salvage", microvm.id, "--to", disk)
+    assert again.returncode == 1 and "name a new file" in again.stderr
+
+
+def gone(image):
+    try:
+        return image.describe()["state"] == "DELETED"
+    except image.daemon.microvms.exceptions.ResourceNotFoundException:
+        return True
+
+
+def test_a_look_does_not_change_an_older_database(own):
+    own.stop()
+    database = own.data / "emberbox.db"
+    whole = database.read_bytes()
+    with contextlib.closing(sqlite3.connect(database)) as records:
+        records.execute("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
+        records.commit()
+    older, names = database.read_bytes(), leaks.entries(own.data)
+    refused = emberbox(own, "doctor")
+    assert refused.returncode == 1 and "older version" in refused.stderr and "--repair" in refused.stderr, refused.stderr
+    assert (database.read_bytes(), leaks.entries(own.data)) == (older, names)
+    database.write_bytes(whole)
+    looked = emberbox(own, "doctor")
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert (database.read_bytes(), leaks.entries(own.data)) == (whole, names)
+    own.start()
 
 
 def test_computing_is_not_idle(own, image):

@@ -1,5 +1,6 @@
-"""A host that runs out of disk or descriptors: nothing half-made is used, what runs goes on, and the API says why."""
+"""A host that runs out of disk, descriptors or processes: nothing half-made is used, what runs goes on, and the API says why."""
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from support.daemon import Daemon
 from support.images import Images, hooks
@@ -39,6 +41,7 @@ class SmallDisk:
         if subprocess.run(["umount", self.mount]).returncode:
             # A test has left something open; the machine must not keep the mount for that.
             subprocess.run(["umount", "--lazy", self.mount], check=True)
+        (self.directory / "daemon.log").unlink(missing_ok=True)
         self.image.unlink()
         self.mount.rmdir()
         self.directory.rmdir()
@@ -76,7 +79,10 @@ def small(disk):
     """A daemon whose data is on the small disk."""
     directory = disk.mount / "daemon"
     directory.mkdir()
-    daemon = Daemon(directory, f"[storage]\nreserve_mib = {RESERVE_MIB}\n").start()
+    daemon = Daemon(directory, f"[storage]\nreserve_mib = {RESERVE_MIB}\n")
+    # Not on the disk that is going to be full.
+    daemon.log = disk.directory / "daemon.log"
+    daemon.start()
     failed = True
     try:
         yield daemon
@@ -183,8 +189,132 @@ def test_without_descriptors_a_launch_is_refused_with_the_reason(small, image):
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         shown = refused.wait("TERMINATED").describe()
-        assert "the host is out of file descriptors" in shown["stateReason"]
+        assert "the host is out of file descriptors" in shown["stateReason"] and "RLIMIT_NOFILE" in shown["stateReason"]
         # What ran goes on, and the next one is launched.
         assert microvm.get("/")["application"] == "probe"
     with run(small, image) as again:
         assert again.get("/")["application"] == "probe"
+
+
+def test_what_happens_on_a_full_disk_is_written_down(small, disk, image):
+    """The records have space of their own, which nobody else can take: changes are recorded, and what runs can be ended."""
+    with run(small, image) as microvm:
+        disk.leave(0)
+        microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+        until("it is said", lambda: FULL in (microvm.describe().get("stateReason") or ""))
+        refused = launch(small, image).wait("TERMINATED")
+        assert FULL in refused.describe()["stateReason"]
+        assert microvm.get("/")["application"] == "probe"
+        # A daemon that dies now comes back on the same full disk, and does not mind that its log is there, too.
+        log, small.log = small.log, small.directory / "daemon.log"
+        small.restart("kill")
+        assert microvm.get("/")["application"] == "probe"
+        microvm.terminate()
+        small.log = log
+        small.restart("stop")
+        disk.release()
+    assert FULL in refused.describe()["stateReason"]
+
+
+def test_when_even_the_records_cannot_be_written(small, disk, image):
+    """What was set aside for them is taken away: calls fail with the reason, what runs goes on, and when there is space again so does the daemon."""
+    database = small.data / "emberbox.db"
+    client = small.microvms
+    with run(small, image) as microvm:
+        def tag(number):
+            client.tag_resource(Resource=image.arn, Tags={f"key-{number % 40}": f"{number} {'x' * 240}"})
+        try:
+            # The space behind the files' ends. Whoever else writes has been faster, as a rule.
+            for _ in range(3):
+                Path(f"{database}-reserve").unlink(missing_ok=True)
+                for path in (Path(f"{database}-wal"), database):
+                    os.truncate(path, path.stat().st_size)
+                disk.leave(0)
+            with pytest.raises(ClientError) as failed:
+                for number in range(3000):
+                    tag(number)
+            answer = failed.value.response
+            assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500 and answer["Error"]["Code"] == "InternalServerException"
+            assert FULL in answer["Error"]["Message"] and "Retry later" in answer["Error"]["Message"]
+            assert any("free some of its space" in json.dumps(event) for event in small.events())
+            # Nothing is begun that could not be written down, and what runs goes on.
+            with pytest.raises(ClientError) as failed:
+                client.suspend_microvm(microvmIdentifier=microvm.id)
+            assert FULL in failed.value.response["Error"]["Message"]
+            assert microvm.state == "RUNNING" and microvm.get("/")["application"] == "probe"
+        finally:
+            disk.release()
+
+        def recovered():
+            try:
+                return tag(0) or True
+            except ClientError:
+                return False
+        until("the daemon goes on by itself", recovered, 30, 0.2)
+        until("space is set aside again", lambda: database.stat().st_blocks * 512 >= database.stat().st_size + 4 * MIB, 10)
+        microvm.suspend().resume()
+        assert microvm.get("/")["application"] == "probe"
+
+
+class FewProcesses:
+    """A pids cgroup for a daemon. What it starts belongs to it, too."""
+    # cgroup v1 beside others' v2, or v2 alone.
+    ROOT = Path("/sys/fs/cgroup/pids") if Path("/sys/fs/cgroup/pids").is_dir() else Path("/sys/fs/cgroup")
+
+    def __init__(self, daemon):
+        self.group, self.pid = self.ROOT / f"emberbox-test-{os.getpid()}", daemon.process.pid
+
+    def __enter__(self):
+        self.group.mkdir()
+        if not (self.group / "pids.max").exists():
+            self.group.rmdir()
+            pytest.skip("this machine has no pids controller for a cgroup of the test's")
+        (self.group / "cgroup.procs").write_text(str(self.pid))
+        return self
+
+    def leave(self, processes):
+        used = int((self.group / "pids.current").read_text())
+        (self.group / "pids.max").write_text(str(used + processes))
+
+    def release(self):
+        (self.group / "pids.max").write_text("max")
+
+    def __exit__(self, *_):
+        self.release()
+        for pid in (self.group / "cgroup.procs").read_text().split():
+            try:
+                (self.ROOT / "cgroup.procs").write_text(pid)
+            except ProcessLookupError:
+                pass
+        until("the cgroup is empty", lambda: not (self.group / "cgroup.procs").read_text(), 10)
+        self.group.rmdir()
+
+
+def test_without_processes_a_launch_is_refused_with_the_reason(small, image):
+    # Before, so that it is in no cgroup of ours.
+    with run(small, image) as microvm, FewProcesses(small) as few:
+        # None; and one for the virtual machine, but not its threads.
+        for left in (0, 2):
+            few.leave(left)
+            refused = launch(small, image).wait("TERMINATED")
+            reason = refused.describe()["stateReason"]
+            assert reason.startswith("HOST_EXHAUSTED") and "TasksMax=" in reason, reason
+            assert not refused.directory.exists()
+            # What ran goes on.
+            assert microvm.get("/")["application"] == "probe"
+        few.release()
+        with run(small, image) as again:
+            assert again.get("/")["application"] == "probe"
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_said_and_the_soft_one_raised(image):
+    """A daemon of its own, which starts with 300."""
+    def low():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
+    daemon = Daemon(prepare=low).start()
+    try:
+        assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (300, 300)
+        [said] = [event for event in daemon.events() if "the limit of open files" in event.get("message", "")]
+        assert said["limit"] == 300 and said["wanted"] > 300
+    finally:
+        daemon.end()

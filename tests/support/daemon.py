@@ -26,9 +26,10 @@ def free_port():
 
 
 class Daemon(Endpoint):
-    def __init__(self, directory=None, config=None):
-        """`config` is the text of a configuration file. EMBERBOX_ENGINE chooses the engine."""
+    def __init__(self, directory=None, config=None, prepare=None):
+        """`config` is the text of a configuration file. EMBERBOX_ENGINE chooses the engine. `prepare` is called in the daemon's process before it is one."""
         super().__init__()
+        self.prepare = prepare
         self.directory = Path(directory or tempfile.mkdtemp(prefix="emberbox-test-"))
         if engine := os.environ.get("EMBERBOX_ENGINE"):
             config = (config or "") + f"\n[engine]\nkind = {engine!r}\n"
@@ -49,7 +50,7 @@ class Daemon(Endpoint):
                    "--ingress-port", str(self.ingress_port), "--log", "json", *(["--config", self.config] if self.config else [])]
         environment = os.environ | {"EMBERBOX_FAILPOINTS": str(self.failpoints)}
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=self.prepare)
         try:
             until("the daemon serves", self.serves, STARTS_WITHIN)
         except BaseException:

@@ -32,6 +32,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Print what happened to MicroVMs, builds and the daemon, and why, as JSON lines.
     Events(Events),
+    /// Copy the disk of a MicroVM that died, while it is kept (retention.lost_disk_seconds), into a file that tools for ext4 read.
+    Salvage(Salvage),
     /// Print the names of the failpoints; see docs/decisions/0040-failpoints-in-every-build.md.
     #[command(hide = true)]
     Failpoints,
@@ -116,6 +118,17 @@ pub(crate) struct Doctor {
     /// Put right what can be; the daemon must not run.
     #[arg(long)]
     pub repair: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Salvage {
+    #[command(flatten)]
+    pub data: Data,
+    /// The id of the MicroVM.
+    pub microvm: String,
+    /// A new file for the disk's ext4 file system; holes take no space.
+    #[arg(long)]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 /// What the host keeps for itself and the daemon: the kernel, page cache, and a few hundred MiB of QEMU processes.
 const RESERVED_MIB: u64 = 1024;
+/// The least baseline that the API takes.
+const SMALLEST_MIB: u64 = 512;
 
 /// `[capacity]`
 #[derive(Debug, Clone, Deserialize)]
@@ -98,6 +100,11 @@ impl Capacity {
         let usable = self.oversubscription.is_finite() && self.oversubscription > 0.0;
         ensure!(usable, "`capacity.oversubscription` must be a number above zero");
         Ok(())
+    }
+
+    /// How many of the smallest MicroVMs may be at a time.
+    pub(crate) fn microvms(&self) -> anyhow::Result<u64> {
+        Ok(self.promised_mib()? / SMALLEST_MIB)
     }
 
     /// Baseline memory that may be promised in all.

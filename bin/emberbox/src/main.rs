@@ -15,7 +15,9 @@ mod failpoints;
 mod json_lines;
 mod limits;
 mod logs_command;
+mod open_files;
 mod parts;
+mod salvage;
 mod serve;
 mod trust;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Audit(arguments) => audit::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),
         Verb::Events(arguments) => events::run(arguments),
+        Verb::Salvage(arguments) => salvage::run(&arguments),
         Verb::Failpoints => failpoints::run(),
     };
     match outcome {

@@ -19,7 +19,6 @@ use emberbox_ingress::{Authority, Ingress, IngressConfig, IngressMode};
 use emberbox_store::{Store, StoreError};
 use emberbox_wire::ids::AccountId;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +33,7 @@ use crate::environment::Endpoint;
 use crate::events::EventFiles;
 use crate::failpoints;
 use crate::limits::limits;
+use crate::open_files;
 use crate::parts::{Artifacts, ControlOperations, Keys};
 use crate::trust;
 
@@ -47,13 +47,15 @@ pub(crate) const EVENTS: &str = "events";
 const AUDIT_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const LOCK: &str = "lock";
 const LOCK_ATTEMPTS: u32 = 40;
+/// Threads for file work stay: on a host that has no more to give, what runs is looked after by those there are.
+const THREADS_KEPT: Duration = Duration::from_secs(60 * 60);
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
     start_log(arguments.log);
     emberbox_failpoints::from_environment(failpoints::all()).context("could not follow the failpoints' file")?;
     let config = Config::load(&arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(THREADS_KEPT).build()?;
     let outcome = runtime.block_on(serve(&arguments, config));
     // Blocking file work that nobody waits for any more does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -62,7 +64,8 @@ pub(crate) fn run(arguments: Serve) -> anyhow::Result<()> {
 
 fn start_log(form: LogForm) {
     let filter = EnvFilter::try_from_env("EMBERBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be logged, on a full disk, is not told to the same place by a macro that panics when it cannot.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match form {
         LogForm::Text => log.init(),
         LogForm::Json => log.json().flatten_event(true).init(),
@@ -72,7 +75,7 @@ fn start_log(form: LogForm) {
 async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     let data = &*arguments.data.data;
     let _lock = claim(data).await?;
-    raise_open_files();
+    open_files::raise(config.capacity.microvms()?);
     let store = open_store(&data.join(DATABASE), arguments.accept_lost_records).await?;
     let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
     let host = start_host(data, &config).await?;
@@ -155,6 +158,8 @@ async fn open_store(path: &Path, accept_lost_records: bool) -> anyhow::Result<St
                 "restore a backup, or start once with --accept-lost-records: MicroVMs without a record are then ended"
             }
             StoreError::Damaged(_) => "restore a backup of it",
+            StoreError::Full(_) => "free some space on its disk",
+            StoreError::NewerSchema => "use the version of Emberbox that wrote it",
             _ => "see the cause",
         };
         anyhow::Error::new(error).context(format!("could not open the records in {} ({advice})", path.display()))
@@ -179,14 +184,6 @@ async fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
         }
     }
     lock.map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
-}
-
-/// Each MicroVM and each connection needs a few descriptors.
-fn raise_open_files() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
 }
 
 async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host>> {
@@ -246,9 +243,13 @@ fn announce(data: &Path, endpoint: &Endpoint) -> anyhow::Result<()> {
         true => String::new(),
         false => format!(" --data {}", data.display()),
     };
-    println!("Emberbox serves the AWS API at {}", endpoint.api);
-    println!("  CA of the MicroVMs' HTTPS endpoints: {}", endpoint.ca.display());
-    println!("  use it from a shell with any AWS tool: eval \"$(emberbox env{data_flag})\"");
+    // Nobody may be there to read it, or the disk it goes to be full.
+    let _ = writeln!(
+        std::io::stdout(),
+        "Emberbox serves the AWS API at {}\n  CA of the MicroVMs' HTTPS endpoints: {}\n  use it from a shell with any AWS tool: eval \"$(emberbox env{data_flag})\"",
+        endpoint.api,
+        endpoint.ca.display()
+    );
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::HostError;
 use crate::engine::{DiskFormat, DiskLayer};
+use crate::pressure;
 
 /// A sparse raw file of this size.
 pub(crate) fn create_blank(path: &Path, bytes: u64) -> io::Result<()> {
@@ -60,7 +61,8 @@ pub(crate) fn open_layers(layers: &[(&Path, DiskFormat)], read_only: bool) -> io
 
 async fn run(mut command: Command, tool: &'static str, package: &str) -> Result<(), HostError> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.map_err(HostError::internal(format!("run {tool} (apt-get install {package})")))?;
+    let failed = HostError::internal(format!("run {tool} (apt-get install {package})"));
+    let output = output.map_err(|error| pressure::of_start(&error).unwrap_or_else(|| failed(error)))?;
     if output.status.success() {
         return Ok(());
     }

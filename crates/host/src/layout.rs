@@ -13,6 +13,7 @@
 //!              resuming/...                                          the snapshot while a resume has not succeeded
 //!              resumed/{memory,memory.runs}                          pages of the last suspension, while running
 //! kept/<id>/...                   what is kept of a machine that died: machines/<id> as it was left
+//!           image-{disk.qcow2,root.ext4}     links to its image's disks, which it needs longer than the image may exist
 //! work/                           half-made things: emptied at start
 //! ```
 
@@ -113,6 +114,15 @@ pub(crate) struct MachineFiles(pub PathBuf);
 impl MachineFiles {
     pub(crate) fn disk(&self) -> PathBuf {
         self.0.join("disk.qcow2")
+    }
+
+    /// Of one that is kept: the layers below its disk, by links of its own to the image's files.
+    pub(crate) fn image_disk(&self) -> PathBuf {
+        self.0.join("image-disk.qcow2")
+    }
+
+    pub(crate) fn image_root_disk(&self) -> PathBuf {
+        self.0.join("image-root.ext4")
     }
 
     pub(crate) fn record(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod machine;
 mod memory;
 mod network;
 mod pressure;
+pub mod salvage;
 mod snapshot;
 mod steps;
 pub mod survey;

@@ -5,13 +5,23 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 
 use crate::HostError;
 use crate::engine::EngineError;
+use crate::network::NetworkError;
 
 /// Errors are wrapped a few times at most; a cycle must not hang us.
 const DEPTH: usize = 16;
+
+/// What a host can be out of, each with the limit that says so.
+const DESCRIPTORS: &str = "file descriptors (RLIMIT_NOFILE of the daemon, LimitNOFILE= of its unit)";
+const PROCESSES: &str =
+    "processes and threads (the pids limit of the daemon's cgroup, TasksMax= of its unit; RLIMIT_NPROC; kernel.pid_max)";
+const MEMORY: &str = "memory";
+/// A launch takes some twenty for a moment; the rest is for connections of clients to what runs.
+const DESCRIPTORS_LEFT: u64 = 64;
 
 /// Below this much free space a failure that does not say why is taken to be the disk's: a guest whose disk could not grow sees an I/O error, a process whose
 /// memory's file could not, a signal.
@@ -97,17 +107,42 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<HostError> {
     match cause.downcast_ref::<EngineError>() {
         // QEMU passes an error of the system on in words.
         Some(EngineError::Refused { message, .. }) if message.contains("No space left on device") => Some(HostError::DiskFull),
-        // Only making a process says "try again" for "no more".
-        Some(EngineError::Start(start)) if start.kind() == io::ErrorKind::WouldBlock => Some(HostError::Exhausted("processes")),
-        _ => cause.downcast_ref::<io::Error>().and_then(of_system),
+        // A virtual machine that may not have its threads, or its memory.
+        Some(EngineError::Ended { output }) if output.contains("Resource temporarily unavailable") => Some(HostError::Exhausted(PROCESSES)),
+        Some(EngineError::Ended { output }) if output.contains("Cannot allocate memory") => Some(HostError::Exhausted(MEMORY)),
+        Some(EngineError::Start(start)) => of_start(start),
+        _ => match cause.downcast_ref::<NetworkError>() {
+            Some(NetworkError::Tool { source, .. } | NetworkError::Io { source, .. }) => of_start(source),
+            _ => cause.downcast_ref::<io::Error>().and_then(of_system),
+        },
     }
+}
+
+/// Of a process or a thread that could not be started: only making one says "try again" for "no more".
+pub(crate) fn of_start(error: &io::Error) -> Option<HostError> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Some(HostError::Exhausted(PROCESSES)),
+        _ => of_system(error),
+    }
+}
+
+/// Whether one more machine leaves descriptors for the requests of what runs: without them nobody could even be told.
+pub(crate) fn descriptors_for_a_machine() -> Result<(), HostError> {
+    const ATTEMPTED: &str = "look for free file descriptors";
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(HostError::internal(ATTEMPTED))?;
+    let open = std::fs::read_dir("/proc/self/fd").map_err(HostError::internal(ATTEMPTED))?.count() as u64;
+    if open + DESCRIPTORS_LEFT > limit {
+        tracing::warn!(open, limit, left = DESCRIPTORS_LEFT, "not enough file descriptors for one more machine");
+        return Err(HostError::Exhausted(DESCRIPTORS));
+    }
+    Ok(())
 }
 
 fn of_system(error: &io::Error) -> Option<HostError> {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => Some(HostError::DiskFull),
-        (_, Some(libc::EMFILE | libc::ENFILE)) => Some(HostError::Exhausted("file descriptors")),
-        (io::ErrorKind::OutOfMemory, _) => Some(HostError::Exhausted("memory")),
+        (_, Some(libc::EMFILE | libc::ENFILE)) => Some(HostError::Exhausted(DESCRIPTORS)),
+        (io::ErrorKind::OutOfMemory, _) => Some(HostError::Exhausted(MEMORY)),
         _ => None,
     }
 }
@@ -134,8 +169,11 @@ mod tests {
         let system = |number| io::Error::from_raw_os_error(number);
         let name = |error: HostError| error.to_string();
         assert!(matches!(HostError::internal("write")(system(libc::ENOSPC)), HostError::DiskFull));
-        assert_eq!(name(HostError::internal("open")(system(libc::EMFILE))), "the host is out of file descriptors");
-        assert_eq!(name(EngineError::Start(system(libc::EAGAIN)).into()), "the host is out of processes");
+        assert!(matches!(HostError::internal("open")(system(libc::EMFILE)), HostError::Exhausted(DESCRIPTORS)));
+        assert!(matches!(EngineError::Start(system(libc::EAGAIN)).into(), HostError::Exhausted(PROCESSES)));
+        assert!(matches!(NetworkError::Tool { tool: "ip", source: system(libc::EAGAIN) }.into(), HostError::Exhausted(PROCESSES)));
+        let aborted = EngineError::Ended { output: "qemu: qemu_thread_create: Resource temporarily unavailable".into() };
+        assert!(matches!(HostError::from(aborted), HostError::Exhausted(PROCESSES)));
         assert_eq!(name(EngineError::Start(system(libc::ENOMEM)).into()), "the host is out of memory");
         let refused = EngineError::Refused { command: "migrate".into(), message: "write: No space left on device".into() };
         assert!(matches!(HostError::from(refused), HostError::DiskFull));

@@ -12,7 +12,7 @@ use crate::agent::{AgentError, AgentLink};
 use crate::engine::{Boot, Vm, VmDisk, VmSpec};
 use crate::local::LocalHost;
 use crate::network::Cell;
-use crate::{HostError, MachineShape};
+use crate::{HostError, MachineShape, pressure};
 
 /// Two to three seconds on an idle host without hardware virtualization; this is for a busy one.
 const BOOTED_WITHIN: Duration = Duration::from_secs(90);
@@ -38,6 +38,7 @@ pub(super) struct BootSpec {
 
 pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, HostError> {
     let failed = HostError::internal;
+    pressure::descriptors_for_a_machine()?;
     let boot = Boot {
         kernel: host.base.kernel().map_err(failed("open the guest's kernel"))?,
         initramfs: host.base.initramfs().map_err(failed("open the guest's initramfs"))?,

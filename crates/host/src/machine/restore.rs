@@ -16,7 +16,7 @@ use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles};
 use crate::local::{LocalHost, Running};
 use crate::steps::Steps;
-use crate::{HostError, ImageKey, MachineId, MachineShape, disk, failpoints};
+use crate::{HostError, ImageKey, MachineId, MachineShape, disk, failpoints, pressure};
 
 /// Restoring takes a tenth of a second; a host out of breath gets this long.
 const RESTORED_WITHIN: Duration = Duration::from_secs(30);
@@ -63,6 +63,7 @@ pub(super) fn new_identity(machine: MachineId, name: &str) -> Identity {
 
 /// Starts the process. Its guest's application is frozen until [`thaw`].
 pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut Steps) -> Result<Arc<Running>, HostError> {
+    pressure::descriptors_for_a_machine()?;
     let mut cell = host.cells.take().await?;
     steps.mark("cell");
     failpoints::RESTORE_CELL.pass().await?;

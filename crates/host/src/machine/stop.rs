@@ -1,13 +1,14 @@
 //! Stop: end a machine, running or suspended, and delete its files.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::blocking;
 use super::hooks::HookName;
+use super::record::MachineRecord;
+use crate::layout::{Layout, MachineFiles};
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
-use crate::{HostError, StepTimings, StopMachine, failpoints};
+use crate::{HostError, MachineId, StepTimings, StopMachine, failpoints};
 
 pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<StepTimings, HostError> {
     let mut steps = Steps::start();
@@ -25,11 +26,11 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
         steps.mark("process_end");
         failpoints::STOP_PROCESS_END.pass().await?;
     }
-    let directory = host.layout.machine(request.machine).0;
-    let kept = request.keep_disk.then(|| host.layout.kept(request.machine).0);
+    let files = host.layout.machine(request.machine);
+    let kept = request.keep_disk.then(|| host.layout.clone());
     let removed = move || match kept {
-        Some(kept) if directory.exists() => keep(&directory, &kept),
-        Some(_) | None => remove_directory(&directory),
+        Some(layout) if files.0.exists() => keep(&layout, request.machine, &files),
+        Some(_) | None => remove_directory(&files.0),
     };
     blocking(removed, "delete a machine's files").await?;
     steps.mark("files");
@@ -37,8 +38,27 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
     Ok(steps.finish())
 }
 
-/// What is left of a machine that died, for who wants to know why.
-fn keep(directory: &Path, kept: &Path) -> std::io::Result<()> {
-    remove_directory(kept)?;
-    std::fs::rename(directory, kept)
+/// What is left of a machine that died, for who wants to know why, or wants its files (`salvage.rs`).
+fn keep(layout: &Layout, machine: MachineId, files: &MachineFiles) -> std::io::Result<()> {
+    let kept = layout.kept(machine).0;
+    remove_directory(&kept)?;
+    // While its record still says that the image is in use.
+    if let Err(error) = link_image(layout, files) {
+        tracing::warn!(%error, %machine, "what is kept of a machine lacks its image's disks");
+    }
+    std::fs::rename(&files.0, &kept)
+}
+
+/// Links cost nothing and outlive the image.
+fn link_image(layout: &Layout, files: &MachineFiles) -> std::io::Result<()> {
+    let record = MachineRecord::read(files).map_err(std::io::Error::other)?;
+    let image = layout.image(&record.image);
+    for (from, to) in [(image.disk(), files.image_disk()), (image.root_disk(), files.image_root_disk())] {
+        match std::fs::hard_link(from, to) {
+            // Of a stop that was cut off.
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -14,9 +14,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::process::VmProcess;
 use super::{Boot, Engine, EngineError, GUEST_ARGUMENTS, Restore, Vm, VmSpec, channel};
@@ -35,6 +37,8 @@ const CONTROL_SOCKET: &str = "qmp.sock";
 const OPEN_FILES: u64 = 256;
 /// The name under which QEMU gets the descriptor it writes its state to.
 const STATE_FD: &str = "state";
+/// Between a hang-up and the end of the process that hung up.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) struct QemuEngine {
     binary: String,
@@ -162,7 +166,14 @@ impl Vm for QemuVm {
         let Some(state) = state else { return Ok(()) };
         tokio::select! {
             output = self.process.end() => Err(EngineError::Ended { output }),
-            loaded = self.load(state) => loaded,
+            loaded = self.load(state) => match loaded {
+                // Its last words say more than that it has hung up.
+                Err(error @ EngineError::Control(_)) => Err(match timeout(LAST_WORDS_WITHIN, self.process.end()).await {
+                    Ok(output) => EngineError::Ended { output },
+                    Err(_) => error,
+                }),
+                loaded => loaded,
+            },
         }
     }
 
