@@ -36,7 +36,7 @@ daemon:
 guest-programs:
 	@$(call say,"building what runs in guests: statically linked")
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-		cargo build --release --locked --target $(STATIC) -p emberbox-agent -p emberbox-probe
+		cargo build --release --locked --target $(STATIC) -p emberbox-agent -p emberbox-hostile -p emberbox-probe
 
 base: guest-programs
 	@$(call say,"making the managed base from Debian packages: half a minute to two the first time")

@@ -8,6 +8,8 @@ import signal
 
 ATTACH, DETACH, GETREGS, SETREGS, SINGLESTEP = 16, 17, 12, 13, 9
 ERRNO_MAX = 4095
+# Threads that are not the first of their process.
+WALL = 0x4000_0000
 
 
 class Registers(ctypes.Structure):
@@ -36,12 +38,12 @@ class Killed(Exception):
 
 
 class Intruder:
-    """A process that waits in a system call, held."""
+    """A process, or one of its threads, that waits in a system call, held."""
 
     def __init__(self, pid):
         self.pid = pid
         ptrace(ATTACH, pid)
-        os.waitpid(pid, 0)
+        os.waitpid(pid, WALL)
         self.before = Registers()
         ptrace(GETREGS, pid, ctypes.byref(self.before))
         with open(f"/proc/{pid}/mem", "rb") as memory:
@@ -65,7 +67,7 @@ class Intruder:
             setattr(registers, name, value % 2**64)
         ptrace(SETREGS, self.pid, ctypes.byref(registers))
         ptrace(SINGLESTEP, self.pid)
-        _, status = os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, WALL)
         if os.WIFSIGNALED(status):
             raise Killed(os.WTERMSIG(status))
         assert os.WIFSTOPPED(status), status

@@ -1,27 +1,15 @@
 """Escapes from the jail, as if the monitor had been taken over: each call is made by a monitor's own process. Needs root, and no virtualization: the jail
 is complete before there is a machine, and what stands for /dev/kvm refuses everything."""
 import errno
-import importlib.util
 import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-
-def beside(name):
-    """A module of this directory, whose own name is in the way of one of them."""
-    spec = importlib.util.spec_from_file_location(f"monitor_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-Monitor = beside("monitor").Monitor
-intruder_module = beside("intruder")
-Intruder, Killed = intruder_module.Intruder, intruder_module.Killed
+from monitor.driver import Monitor
+from monitor.intruder import Intruder, Killed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

@@ -2,56 +2,18 @@
 
     cargo xtask lab -- /opt/venv/bin/python -m pytest -c tests/pytest.ini --rootdir tests tests/monitor
 
-In a process of its own, for it moves into a network namespace; no suite runs it yet."""
+In a process of its own, for it moves into a network namespace."""
 import json
 import os
-import re
-import shutil
 import subprocess
 import time
 
 import pytest
 
-import monitor
-from monitor import Monitor, Refused
+from monitor import driver
+from monitor.driver import Monitor, Refused, clone, overlay
 
-FLAGS = re.search(r"^flags.*$", open("/proc/cpuinfo").read(), re.M)[0].split()
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not {"vmx", "svm"} & set(FLAGS) or not os.path.exists("/dev/kvm"),
-    reason="needs root and hardware virtualization: see above",
-)
-
-
-@pytest.fixture(scope="module")
-def frozen(tmp_path_factory):
-    """A machine of two vCPUs that was booted, snapshotted and ended: its files."""
-    work = tmp_path_factory.mktemp("frozen")
-    monitor.enter_network()
-    subprocess.run(["truncate", "-s", "64M", work / "raw"], check=True)
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", work / "raw", work / "top.qcow2", "1G"], check=True)
-    machine = Monitor(work)
-    steps = machine.boot(disks(work), work / "memory", vcpus=2, extra="ignore_loglevel")
-    assert list(steps)[-2:] == ["run", "rest"]
-    assert machine.ask("ping") == "done"
-    machine.call("pause")
-    machine.save_state(work / "state")
-    machine.end()
-    return work
-
-
-def disks(work):
-    return {"root": (False, [("qcow2", work / "top.qcow2"), ("raw", work / "raw")])}
-
-
-def clone(frozen, work, prepared=True):
-    shutil.copy(frozen / "top.qcow2", work / "top.qcow2")
-    machine = Monitor(work)
-    if prepared:
-        machine.call({"prepare": {"vcpus": 2}})
-    own = {"root": (False, [("qcow2", work / "top.qcow2"), ("raw", frozen / "raw")])}
-    machine.restore(own, frozen / "memory", frozen / "state", vcpus=2)
-    return machine
+pytestmark = driver.NEEDS_KVM
 
 
 def test_a_snapshot_of_a_restored_machine_is_the_snapshot_it_came_from(frozen, tmp_path):
@@ -127,14 +89,14 @@ def test_a_snapshot_that_does_not_fit_is_refused_with_the_reason(frozen, tmp_pat
     (tmp_path / "state").write_bytes(damage((frozen / "state").read_bytes()))
     machine = Monitor(tmp_path)
     with pytest.raises(Refused, match=says):
-        machine.restore(disks(frozen), frozen / "memory", tmp_path / "state", vcpus=2)
+        machine.restore(overlay(frozen, frozen), frozen / "memory", tmp_path / "state", vcpus=2)
     machine.end()
 
 
 def test_another_shape_is_refused(frozen, tmp_path):
     machine = Monitor(tmp_path)
     with pytest.raises(Refused, match="2 vCPUs"):
-        machine.restore(disks(frozen), frozen / "memory", frozen / "state", vcpus=1)
+        machine.restore(overlay(frozen, frozen), frozen / "memory", frozen / "state", vcpus=1)
     machine.end()
 
 
@@ -154,7 +116,7 @@ def test_the_monitor_is_confined(tmp_path):
     machine.call({"prepare": {"vcpus": 1}})
     process = f"/proc/{machine.process.pid}"
     status = dict(line.split(":\t", 1) for line in open(f"{process}/status").read().splitlines() if ":\t" in line)
-    assert status["Uid"].split() == [str(monitor.UID)] * 4 and status["Gid"].split() == [str(monitor.UID)] * 4
+    assert status["Uid"].split() == [str(driver.UID)] * 4 and status["Gid"].split() == [str(driver.UID)] * 4
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert os.listdir(f"{process}/root") == []

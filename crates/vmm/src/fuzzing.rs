@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress};
@@ -14,6 +15,12 @@ use crate::memory::GuestRam;
 const MEMORY_MIB: u32 = 1;
 const DISK_BYTES: u64 = 64 * 1024;
 
+thread_local! {
+    /// A mapping of guest memory is for the life of the process, which has room for thousands of them, not for millions.
+    static RAM: Option<Arc<GuestRam>> =
+        file(u64::from(MEMORY_MIB) << 20).and_then(|file| GuestRam::shared(file, MEMORY_MIB).ok()).map(Arc::new);
+}
+
 /// A device by the number of its kind, from 0.
 pub const DEVICES: [&str; 4] = ["block", "net", "entropy", "balloon"];
 
@@ -25,6 +32,17 @@ pub fn snapshot(bytes: &[u8]) {
 /// What a peer of the control socket sends.
 pub fn control(bytes: &[u8]) {
     crate::control::fuzz(bytes);
+}
+
+/// Damage by the bytes: each four are a place in the file and what is there.
+pub fn overlay_of(bytes: &[u8]) {
+    let damage: Vec<_> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|[low, middle, high, byte]| (u32::from_le_bytes([*low, *middle, *high, 0]).into(), *byte))
+        .collect();
+    let _ = overlay(&damage, bytes.len() as u64);
 }
 
 /// What a guest does to a device: each eight bytes are one access of its registers, or a piece of its memory, or a moment for the device to work in.
@@ -45,9 +63,47 @@ pub fn device(kind: usize, bytes: &[u8]) {
     }
 }
 
+/// A qcow2 overlay whose bytes are damaged, read and written at a sector. None when it was refused.
+pub(crate) fn overlay(damage: &[(u64, u8)], sector: u64) -> Option<()> {
+    let top = file(0)?;
+    for (at, bytes) in [(0, &overlay_header()[..]), (CLUSTER, &(2 * CLUSTER).to_be_bytes()), (2 * CLUSTER, &[0, 1, 0, 1, 0, 1, 0, 1])] {
+        top.write_all_at(bytes, at).ok()?;
+    }
+    top.set_len(4 * CLUSTER).ok()?;
+    for (at, byte) in damage {
+        top.write_all_at(&[*byte], *at).ok()?;
+    }
+    let mut disk = Disk::open("fuzz".into(), false, vec![(DiskFormat::Qcow2, top), (DiskFormat::Raw, file(DISK_BYTES)?)]).ok()?;
+    disk.exercise(sector);
+    Some(())
+}
+
+const CLUSTER: u64 = 1 << 16;
+
+/// Version 3, 16 MiB, one cluster each for header, table of reference counts, their block, and the first table of clusters.
+fn overlay_header() -> Vec<u8> {
+    let mut header = b"QFI\xfb".to_vec();
+    header.extend(3u32.to_be_bytes());
+    // No name of what backs it.
+    header.extend([0; 12]);
+    header.extend(16u32.to_be_bytes());
+    header.extend((16u64 << 20).to_be_bytes());
+    // No encryption; one entry in the first table.
+    header.extend([0, 0, 0, 0, 0, 0, 0, 1]);
+    header.extend((3 * CLUSTER).to_be_bytes());
+    header.extend(CLUSTER.to_be_bytes());
+    // One cluster of reference counts; no snapshots; no features.
+    header.extend([&[0, 0, 0, 1][..], &[0; 12], &[0; 24]].concat());
+    // 16 bits to a count; this header's length.
+    header.extend([0, 0, 0, 4, 0, 0, 0, 104]);
+    header
+}
+
 /// A device whose driver has set up every queue in the first 64 KiB of memory and is ready.
 fn start(kind: usize) -> Option<(Transport, Arc<GuestRam>)> {
-    let ram = Arc::new(GuestRam::shared(file(u64::from(MEMORY_MIB) << 20)?, MEMORY_MIB).ok()?);
+    let ram = RAM.with(Clone::clone)?;
+    // All of it reads as zeroes again.
+    ram.discard(GuestAddress(0), u64::from(MEMORY_MIB) << 20).ok()?;
     let device: Box<dyn VirtioDevice> = match kind {
         0 => Box::new(Block::new(Disk::open("fuzz".into(), false, vec![(DiskFormat::Raw, file(DISK_BYTES)?)]).ok()?)),
         1 => Box::new(Net::on(peer_with_frames()?, [2; 6]).ok()?),

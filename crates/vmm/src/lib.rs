@@ -63,6 +63,7 @@ pub struct Monitor {
 impl Monitor {
     /// Confines the process and serves the daemon until the machine ends.
     pub fn run(self) -> Result<(), MonitorError> {
+        end::with_a_panic();
         jail::enter(self.uid)?;
         control::serve(open_kvm(self.kvm), self.control).map_err(MonitorError::Control)
     }

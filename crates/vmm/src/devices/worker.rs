@@ -3,16 +3,20 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::bus::lock;
-use super::virtio::{Transport, Wake};
+use super::virtio::{TURN, Transport, Wake};
 use crate::jail::seccomp::{self, ThreadKind};
 
 /// Events taken at once.
 const EVENTS: usize = 32;
+/// A lock is no queue: who has just let go of it takes it again before those who wait have woken. After a turn that used all of its time they get theirs, for
+/// among them may be the pause of the machine, or a vCPU that keeps the pause waiting.
+const GIVE_WAY: Duration = Duration::from_micros(500);
 
 /// The threads of a machine's devices. They end with the process.
 pub(crate) struct Workers;
@@ -68,7 +72,11 @@ impl Worker {
             };
             for event in &events[..ready] {
                 let (device, wake) = self.sources[event.data() as usize];
+                let began = Instant::now();
                 lock(&self.devices[device]).serve(wake);
+                if began.elapsed() >= TURN {
+                    std::thread::sleep(GIVE_WAY);
+                }
             }
         }
     }

@@ -11,6 +11,8 @@ use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use serde::{Deserialize, Serialize};
 use vm_memory::VolatileSlice;
 
+use super::structure;
+
 pub(super) const SECTOR: u64 = 512;
 
 /// How a layer is stored.
@@ -85,6 +87,17 @@ impl Disk {
         self.access.discard_to_any(offset, length)
     }
 
+    /// For fuzzing: one of each kind of access.
+    pub(crate) fn exercise(&mut self, sector: u64) {
+        let mut bytes = [0; SECTOR as usize];
+        let offset = sector * SECTOR;
+        let _ = self.read(&[VolatileSlice::from(&mut bytes[..])], offset);
+        let _ = self.write(&[VolatileSlice::from(&mut bytes[..])], offset);
+        let _ = self.write_zeroes(offset, 1 << 16);
+        let _ = self.discard(offset, 1 << 16);
+        let _ = self.flush();
+    }
+
     /// Hands what is held back to the host's kernel. Not to the host's disk: a machine that runs is lost with the host's power anyway, and whoever keeps a
     /// disk beyond its machine syncs the file.
     pub(super) fn flush(&self) -> io::Result<()> {
@@ -93,6 +106,9 @@ impl Disk {
 }
 
 fn open_layer(format: DiskFormat, file: File, write: bool, backing: Option<Arc<Layers>>) -> io::Result<Layers> {
+    if format == DiskFormat::Qcow2 && write {
+        structure::check(&file)?;
+    }
     let storage = imago::file::File::try_from(file)?;
     match format {
         DiskFormat::Raw => {

@@ -3,6 +3,7 @@
 mod device;
 mod disk;
 mod request;
+mod structure;
 
 pub(crate) use device::Block;
 pub use disk::DiskFormat;

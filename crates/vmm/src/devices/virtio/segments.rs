@@ -109,3 +109,71 @@ fn take_front<'a>(slices: &mut Vec<VolatileSlice<'a>>, bytes: usize) -> Option<V
     }
     Some(taken)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::testing::{Ring, memory};
+    use super::*;
+    use proptest::prelude::*;
+    use virtio_queue::QueueOwnedT;
+    use vm_memory::GuestMemoryBackend;
+
+    const RAM: u64 = 1 << 20;
+
+    /// Descriptors in and around memory, with flags (next, write, indirect) and successors of any kind.
+    fn descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
+        let address = prop_oneof![0x4000..RAM, RAM - 64..RAM + 64, Just(0x1000), Just(0x2000), any::<u64>(), u64::MAX - 64..=u64::MAX];
+        let length = prop_oneof![0u32..64, 0u32..0x8000, any::<u32>()];
+        (address, length, 0u16..8, prop_oneof![0u16..10, any::<u16>()])
+    }
+
+    proptest! {
+        /// Whatever a chain is made of: each piece lies in guest memory, and all of them are bounded.
+        #[test]
+        fn pieces_of_any_chain_lie_in_memory(descriptors in proptest::collection::vec(descriptor(), 8), head in 0u16..8) {
+            let memory = memory();
+            let mut ring = Ring::new(&memory, 8);
+            for (index, (address, length, flags, next)) in (0u16..).zip(&descriptors) {
+                ring.descriptor(index, *address, *length, *flags, *next);
+            }
+            ring.offer(head);
+            let chain = ring.queue.iter(&memory).unwrap().next().unwrap();
+            let Ok(segments) = Segments::of(&memory, chain) else { return Ok(()) };
+            prop_assert!(segments.readable_bytes() + segments.writable_bytes() <= MAX_BYTES);
+            let ram = memory.get_slice(vm_memory::GuestAddress(0), RAM as usize).unwrap().ptr_guard().as_ptr() as usize;
+            for piece in segments.readable().iter().chain(segments.writable()) {
+                let start = piece.ptr_guard().as_ptr() as usize;
+                prop_assert!(ram <= start && start + piece.len() <= ram + RAM as usize);
+            }
+        }
+
+        /// However a header and a status are cut into pieces: the bytes are those that the guest put there, and the status is the last of all.
+        #[test]
+        fn what_is_taken_is_what_the_guest_wrote(cuts in proptest::collection::vec(1u32..9, 1..7), data in 0u32..64) {
+            let memory = memory();
+            let mut ring = Ring::new(&memory, 16);
+            let bytes: Vec<u8> = (0..64).collect();
+            vm_memory::Bytes::write_slice(&memory, &bytes, vm_memory::GuestAddress(0x4000)).unwrap();
+            let (mut pieces, mut at) = (Vec::new(), 0x4000);
+            for cut in &cuts {
+                pieces.push((at, *cut, false));
+                at += u64::from(*cut);
+            }
+            pieces.extend([(0x5000, data, true), (0x6000, 1, true)]);
+            ring.add(&pieces);
+            let chain = ring.queue.iter(&memory).unwrap().next().unwrap();
+            let mut segments = Segments::of(&memory, chain).unwrap();
+            let length: u32 = cuts.iter().sum();
+            match segments.read_array::<16>() {
+                Ok(header) => prop_assert_eq!(&header[..], &bytes[..16]),
+                Err(_) => prop_assert!(length < 16),
+            }
+            prop_assert_eq!(segments.readable_bytes(), if length < 16 { length } else { length - 16 } as usize);
+            segments.take_last().unwrap().copy_from(&[0xaau8]);
+            prop_assert_eq!(ring.bytes(0x6000, 1), [0xaa]);
+            prop_assert_eq!(segments.writable_bytes(), data as usize);
+            prop_assert_eq!(segments.write(&[7; 100]), data as usize);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 """Drives emberbox-vmm by its control socket, as the daemon does, without the daemon: its process, the machine in it, the agent in the guest."""
-import array, contextlib, ctypes, fcntl, json, os, socket, struct, subprocess, sys, time
+import array, contextlib, ctypes, fcntl, json, os, re, shutil, socket, struct, subprocess, sys, time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bin/emberbox-agent/tests/guest"))
@@ -10,11 +12,43 @@ GENERATION = 1
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BASE = Path(os.environ.get("EMBERBOX_BASE", TARGET / "base"))
 COMMAND_LINE = ("console=ttyS0 quiet reboot=t panic=-1 edd=off 8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 random.trust_cpu=off")
+# The malicious guest (tests/apps/hostile).
+HOSTILE = TARGET / "x86_64-unknown-linux-gnu/release/emberbox-hostile"
 UID = 61000
 CLONE_NEWPID = 0x2000_0000
 
 
+FLAGS = re.search(r"^flags.*$", open("/proc/cpuinfo").read(), re.M)[0].split()
+NEEDS_KVM = pytest.mark.skipif(
+    os.geteuid() != 0 or not {"vmx", "svm"} & set(FLAGS) or not os.path.exists("/dev/kvm"),
+    reason="needs root and hardware virtualization: cargo xtask lab -- /opt/venv/bin/python -m pytest -c tests/pytest.ini --rootdir tests tests/monitor",
+)
+
+
+def overlay(work, base, size="1G"):
+    """A disk: an overlay in `work` on the raw file in `base`, both made where there are none."""
+    raw, top = base / "raw", work / "top.qcow2"
+    if not raw.exists():
+        subprocess.run(["truncate", "-s", "64M", raw], check=True)
+    if not top.exists():
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", raw, top, size], check=True)
+    return {"root": (False, [("qcow2", top), ("raw", raw)])}
+
+
+def clone(frozen, work, prepared=True, **options):
+    """A running machine from the files of the fixture `frozen`."""
+    shutil.copy(frozen / "top.qcow2", work / "top.qcow2")
+    machine = Monitor(work, **options)
+    if prepared:
+        machine.call({"prepare": {"vcpus": 2}})
+    machine.restore(overlay(work, frozen), frozen / "memory", frozen / "state", vcpus=2)
+    return machine
+
+
 def binary():
+    """The monitor; another build of it where EMBERBOX_VMM names one."""
+    if "EMBERBOX_VMM" in os.environ:
+        return Path(os.environ["EMBERBOX_VMM"])
     found = [TARGET / "release/emberbox-vmm", TARGET / "x86_64-unknown-linux-gnu/release/emberbox-vmm"]
     return next(path for path in found if path.exists())
 
@@ -26,10 +60,13 @@ def enter_network():
     sh("ip link set lo up")
 
 
-def make_tap():
-    """The tap that the guest's card is on, with the host's end of the link. It goes with the descriptor."""
+def make_tap(name="tap0"):
+    """The tap that the guest's card is on; `tap0` with the host's end of the link. It goes with the descriptor."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(tap, 0x4004_54CA, struct.pack("16sH22x", b"tap0", 0x0002 | 0x1000 | 0x4000))
+    fcntl.ioctl(tap, 0x4004_54CA, struct.pack("16sH22x", name.encode(), 0x0002 | 0x1000 | 0x4000))
+    if name != "tap0":
+        sh(f"ip link set {name} up")
+        return tap
     sh(f"""set -e; ip link set tap0 address {HOST_MAC} up
         for a in {HOST}/29 169.254.169.253/29 169.254.169.254/29; do ip addr add $a dev tap0; done
         ip neigh replace {GUEST} lladdr {GUEST_MAC} nud permanent dev tap0""")
@@ -43,8 +80,8 @@ class Refused(Exception):
 class Monitor(Agent):
     """One monitor process."""
 
-    def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm"):
-        self.work, self.uid = Path(work), uid
+    def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm", tap="tap0"):
+        self.work, self.uid, self.tap_name = Path(work), uid, tap
         ours, theirs = socket.socketpair()
         kvm = os.open(device, os.O_RDWR)
         self.console = open(self.work / "console.log", "ab")
@@ -102,7 +139,7 @@ class Monitor(Agent):
         return {"vcpus": vcpus, "memory_mib": memory, "mac": mac, "disks": named}, fds
 
     def give(self, request, machine_fds, files):
-        self.tap = make_tap()
+        self.tap = make_tap(self.tap_name)
         listener = self.listener()
         fds = [listener.fileno(), self.tap, *machine_fds, *files]
         try:
@@ -112,11 +149,11 @@ class Monitor(Agent):
             for fd in fds[1:]:
                 os.close(fd)
 
-    def boot(self, disks, memory_file, vcpus=1, memory=512, extra=""):
+    def boot(self, disks, memory_file, vcpus=1, memory=512, extra="", initramfs=BASE / "initramfs"):
         with open(memory_file, "wb") as file:
             file.truncate(memory << 20)
         machine, fds = self.machine(disks, vcpus, memory)
-        files = [os.open(BASE / "vmlinuz", os.O_RDONLY), os.open(BASE / "initramfs", os.O_RDONLY), os.open(memory_file, os.O_RDWR)]
+        files = [os.open(BASE / "vmlinuz", os.O_RDONLY), os.open(initramfs, os.O_RDONLY), os.open(memory_file, os.O_RDWR)]
         return self.give({"boot": {"machine": machine, "command_line": f"{COMMAND_LINE} {extra}".strip()}}, fds, files)
 
     def restore(self, disks, memory_file, state, vcpus=1, memory=512, layer=None):
