@@ -54,7 +54,7 @@ class Attack:
 
     def watch(self, until):
         """Asks for statistics and sends frames until the condition holds or the monitor has ended."""
-        assert self.watch_for(END_WITHIN, until), f"no end in sight: {self.machine.log()[-3000:]}"
+        assert self.watch_for(END_WITHIN, until), f"no end in sight: {self.attacks()}"
 
     def watch_for(self, seconds, until):
         """As `watch`, for so long at most. False when nothing has happened."""
@@ -71,6 +71,12 @@ class Attack:
                     pass  # The queue is full, or the machine has just ended.
             time.sleep(0.05)
         return True
+
+    def attacks(self):
+        """What it has said last, and what the monitor's threads do: hung, dead, or at work."""
+        said = [line for line in self.machine.log().splitlines() if "hostile:" in line]
+        threads = subprocess.run(["ps", "-L", "-o", "comm,stat,time,wchan:30", "-p", str(self.machine.process.pid)], capture_output=True, text=True).stdout
+        return "\n".join([*said[-6:], f"{len(said)} lines", threads, self.machine.log()[-1500:]])
 
     def ask(self, request):
         began = time.monotonic()

@@ -47,7 +47,9 @@ pub fn overlay_of(bytes: &[u8]) {
 
 /// What a guest does to a device: each eight bytes are one access of its registers, or a piece of its memory, or a moment for the device to work in.
 pub fn device(kind: usize, bytes: &[u8]) {
-    let Some((mut transport, ram)) = start(kind) else { return };
+    // The first byte chooses among what is offered: those with which a driver gets more out of its device.
+    let everything = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+    let Some((mut transport, ram)) = start(kind, everything) else { return };
     for step in bytes.as_chunks::<8>().0 {
         let (what, low, value) = (step[0], u16::from_le_bytes([step[1], step[2]]), &step[3..8]);
         match what % 8 {
@@ -100,7 +102,7 @@ fn overlay_header() -> Vec<u8> {
 }
 
 /// A device whose driver has set up every queue in the first 64 KiB of memory and is ready.
-fn start(kind: usize) -> Option<(Transport, Arc<GuestRam>)> {
+fn start(kind: usize, everything: bool) -> Option<(Transport, Arc<GuestRam>)> {
     let ram = RAM.with(Clone::clone)?;
     // All of it reads as zeroes again.
     ram.discard(GuestAddress(0), u64::from(MEMORY_MIB) << 20).ok()?;
@@ -112,7 +114,7 @@ fn start(kind: usize) -> Option<(Transport, Arc<GuestRam>)> {
     };
     let mut transport = Transport::new(device, ram.clone()).ok()?;
     transport.resume();
-    set_up(&mut transport);
+    set_up(&mut transport, everything);
     Some((transport, ram))
 }
 
@@ -132,10 +134,15 @@ fn file(bytes: u64) -> Option<File> {
     Some(file)
 }
 
-pub(crate) fn set_up(transport: &mut Transport) {
+pub(crate) fn set_up(transport: &mut Transport, everything: bool) {
+    let mut offered = [0; 4];
+    transport.read(0x10, &mut offered);
     let mut write = |offset: u64, value: u32| transport.write(offset, &value.to_le_bytes());
     for status in [1, 3] {
         write(0x70, status);
+    }
+    if everything {
+        write(0x20, u32::from_le_bytes(offered));
     }
     write(0x24, 1);
     write(0x20, 1);

@@ -199,7 +199,7 @@ fn a_device_comes_back_as_it_was_and_takes_no_other_state() {
     let transport = |device: Box<dyn VirtioDevice>, ram: &Arc<GuestRam>| Transport::new(device, ram.clone()).unwrap();
     let ram = ram();
     let mut first = transport(Box::new(disk(false).0), &ram);
-    crate::fuzzing::set_up(&mut first);
+    crate::fuzzing::set_up(&mut first, false);
     let record = first.save();
     let bytes = postcard::to_stdvec(&record).unwrap();
     assert_eq!(postcard::from_bytes::<super::virtio::TransportRecord>(&bytes).unwrap(), record);

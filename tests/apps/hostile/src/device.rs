@@ -14,6 +14,8 @@ pub(crate) const NOTIFY: usize = 0x50;
 pub(crate) const BLOCK: u32 = 2;
 pub(crate) const BALLOON: u32 = 5;
 const VERSION_1: u32 = 1;
+/// Queues that have a place of their own in the arena, 64 KiB each; what follows is for tables and data.
+const RINGS: u64 = 16;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Device {
@@ -74,25 +76,25 @@ impl Device {
         self.set(STATUS, 11);
     }
 
-    /// Sets up every queue as a driver does, and starts.
-    pub(crate) fn start(&self, arena: &Arena, dice: &mut Dice) -> Vec<Ring> {
+    /// Sets up every queue as a driver does, and starts. Rings may lie on each other when few chains are sent: the number of chains, taken for an address, is
+    /// then one in the first megabyte, which no kernel uses.
+    pub(crate) fn start(&self, arena: &Arena, dice: &mut Dice, rings_may_overlap: bool) -> Vec<Ring> {
         self.begin(dice);
-        let rings: Vec<_> = (0..self.queues()).map(|queue| self.set_up(queue, arena, dice)).collect();
+        let rings: Vec<_> = (0..self.queues()).map(|queue| self.set_up(queue, arena, dice, rings_may_overlap)).collect();
         self.set(STATUS, 15);
         rings
     }
 
-    fn set_up(&self, queue: u32, arena: &Arena, dice: &mut Dice) -> Ring {
+    fn set_up(&self, queue: u32, arena: &Arena, dice: &mut Dice, may_overlap: bool) -> Ring {
         self.set(0x30, queue);
         let most = self.get(0x34).clamp(8, 256);
         let size = dice.pick(&[most, most, 8]);
-        let start = (self.slot as u64 * 4 + u64::from(queue)) % 12 * 0x1_0000;
+        // A place for each queue: a balloon would take another device's descriptors for pages to give back.
+        let start = (self.slot as u64 * 3 + u64::from(queue)) % RINGS * 0x1_0000;
         let apart = Ring { size: size as u16, descriptors: start, available: start + 0x4000, used: start + 0x8000 };
-        // Rings that lie on each other, or within the table.
-        let ring = match dice.below(8) {
-            0 => Ring { used: apart.descriptors, ..apart },
-            1 => Ring { available: apart.used, ..apart },
-            2 => Ring { available: apart.descriptors + 16, ..apart },
+        let ring = match dice.below(6) {
+            0 if may_overlap => Ring { used: apart.descriptors, ..apart },
+            1 if may_overlap => Ring { available: apart.used, ..apart },
             _ => apart,
         };
         for offset in (0..0x9000).step_by(8) {

@@ -79,9 +79,7 @@ fn attack(attacker: &mut Attacker, thread: usize, until: Instant) {
     while rounds < ALL.len() as u64 || Instant::now() < until {
         let index = if rounds < ALL.len() as u64 { rounds } else { attacker.dice.below(ALL.len() as u64) };
         let kind = ALL[index as usize];
-        if rounds < ALL.len() as u64 {
-            announce(thread, kind);
-        }
+        announce(thread, kind);
         kind.1(attacker);
         rounds += 1;
     }

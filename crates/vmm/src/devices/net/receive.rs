@@ -30,9 +30,9 @@ impl Receiver {
     /// Moves frames until the host has none, the guest has no buffers, or it is others' turn.
     pub(super) fn serve(&mut self, tap: &mut Tap, queue: &mut Queue, memory: &GuestMemory, merge: bool) -> Result<Served, Fault> {
         let mut served = Served::default();
-        let mut moved = 0;
+        let (mut moved, mut tries) = (0, 0);
         loop {
-            if moved == BUDGET {
+            if tries == BUDGET {
                 served.more = true;
                 break;
             }
@@ -43,14 +43,13 @@ impl Receiver {
                     None => break,
                 },
             };
+            tries += 1;
             match place(&mut self.buffer[..length], queue, memory, merge)? {
                 Placed::Done => moved += 1,
+                Placed::Again => self.waiting = Some(length),
                 Placed::NoBuffers => {
                     self.waiting = Some(length);
-                    // The driver is asked to ring when it has added some; if it just did, there is another turn.
-                    if !queue.enable_notification(memory)? {
-                        break;
-                    }
+                    break;
                 }
             }
         }
@@ -63,7 +62,10 @@ impl Receiver {
 
 enum Placed {
     Done,
+    /// There are too few. The driver has been asked to ring when it has added some.
     NoBuffers,
+    /// There were too few, and the driver has just added some.
+    Again,
 }
 
 /// Puts one frame into as many buffers as it takes; all of them, or none.
@@ -76,8 +78,10 @@ fn place(frame: &mut [u8], queue: &mut Queue, memory: &GuestMemory, merge: bool)
     let mut room = 0;
     while room < frame.len() && (merge || buffers.is_empty()) {
         let Some(chain) = queue.iter(memory)?.next() else {
+            // A bell for the next buffer beyond those that do not suffice. They are still there: that the ring is not empty says nothing.
+            let added = queue.enable_notification(memory)?;
             queue.set_next_avail(first);
-            return Ok(Placed::NoBuffers);
+            return Ok(if added { Placed::Again } else { Placed::NoBuffers });
         };
         let head = chain.head_index();
         let segments = Segments::of(memory, chain)?;
@@ -107,6 +111,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::devices::virtio::testing::{Ring, memory};
+    use vm_memory::Bytes;
 
     #[test]
     fn a_frame_is_spread_over_buffers_and_says_how_many() {
@@ -133,6 +138,28 @@ mod tests {
         ring.add(&[(0x5000, 20, true)]);
         assert!(matches!(place(&mut frame, &mut ring.queue, &memory, true).unwrap(), Placed::Done));
         assert_eq!(ring.used(), [(0, 20), (1, 10)]);
+    }
+
+    /// Found by the malicious guest: the buffers that are there were taken for new ones, without end.
+    #[test]
+    fn a_frame_waits_for_enough_buffers_without_turning_round() {
+        let memory = memory();
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let mut tap = Tap::new(theirs.into(), false).unwrap();
+        ours.send(&[1; 50]).unwrap();
+        for event_index in [false, true] {
+            let mut ring = Ring::new(&memory, 8);
+            ring.queue.set_event_idx(event_index);
+            ring.add(&[(0x4000, 20, true)]);
+            let mut receiver = Receiver::new();
+            ours.send(&[1; 50]).unwrap();
+            assert_eq!(receiver.serve(&mut tap, &mut ring.queue, &memory, true).unwrap(), Served::default());
+            assert!(receiver.waiting.is_some() && ring.used().is_empty());
+            ring.add(&[(0x5000, 40, true)]);
+            assert!(receiver.serve(&mut tap, &mut ring.queue, &memory, true).unwrap().interrupt || event_index);
+            assert_eq!(ring.used()[..2], [(0, 20), (1, 30)]);
+            memory.write_slice(&[0; 0x3000], vm_memory::GuestAddress(0x1000)).unwrap();
+        }
     }
 
     #[test]

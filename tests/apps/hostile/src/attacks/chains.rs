@@ -68,7 +68,7 @@ pub(super) fn wild(attacker: &mut Attacker) {
     let devices = attacker.devices.clone();
     // A disk, or the generator: what writes without being asked twice.
     for device in devices.iter().filter(|device| [2, 4].contains(&device.kind)) {
-        let rings = device.start(&attacker.arena, &mut attacker.dice);
+        let rings = device.start(&attacker.arena, &mut attacker.dice, false);
         for index in (0..rings[0].size.min(60)).step_by(3) {
             let (arena, dice) = (&attacker.arena, &mut attacker.dice);
             rings[0].describe(arena, index, (arena.physical(0x10_0000), 16), NEXT, index + 1);
@@ -85,7 +85,7 @@ fn start_one(attacker: &mut Attacker) -> (Device, u32, Ring) {
     if device.kind == BALLOON {
         attacker.arena.poison();
     }
-    let rings = device.start(&attacker.arena, &mut attacker.dice);
+    let rings = device.start(&attacker.arena, &mut attacker.dice, true);
     let queue = attacker.dice.below(rings.len() as u64) as u32;
     (device, queue, rings[queue as usize])
 }

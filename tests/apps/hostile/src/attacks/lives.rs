@@ -34,7 +34,7 @@ pub(super) fn changes_under_load(attacker: &mut Attacker) {
     let zone = attacker.zone(&device);
     let (dice, arena) = (&mut attacker.dice, &attacker.arena);
     for _ in 0..8 {
-        let rings = device.start(arena, dice);
+        let rings = device.start(arena, dice, false);
         let queue = dice.below(rings.len() as u64) as u32;
         let ring = rings[queue as usize];
         for index in 0..ring.size {
@@ -65,7 +65,7 @@ pub(super) fn changes_under_load(attacker: &mut Attacker) {
 /// Bells of queues that are there and of some that are not, as fast as they can be rung.
 pub(super) fn storms(attacker: &mut Attacker) {
     let device = attacker.device();
-    let rings = device.start(&attacker.arena, &mut attacker.dice);
+    let rings = device.start(&attacker.arena, &mut attacker.dice, false);
     for round in 0..1000 {
         let queue = attacker.dice.pick(&[0, 0, 1, 2, 3, 0xffff, u32::MAX]);
         if round % 16 == 0

@@ -1,6 +1,7 @@
 //! Accesses of registers and ports, one by one.
 
 use super::Attacker;
+use crate::arena::Zone;
 use crate::device::WINDOW_BYTES;
 use crate::sys::{WIDTHS, Width, port_in, port_out, string_out};
 
@@ -8,6 +9,8 @@ const BURST: usize = 400;
 /// Serial port, keyboard controller, clock, delays, PCI, power management, firmware configuration, a second serial port, the last ports.
 const PORTS: [(u16, u64); 10] =
     [(0x3f8, 8), (0x60, 8), (0x70, 8), (0x80, 16), (0xb2, 2), (0xcf8, 8), (0x510, 12), (0x2f8, 8), (0x600, 0x100), (0xfff0, 12)];
+/// The lower halves of queues' addresses.
+const ADDRESSES: [usize; 3] = [0x80, 0x90, 0xa0];
 const RESET_PORT: u16 = 0x64;
 const RESET: u32 = 0xfe;
 
@@ -30,6 +33,8 @@ pub(super) fn accesses(attacker: &mut Attacker) {
                 2 => u64::MAX,
                 _ => dice.word(),
             };
+            // Not by chance in the kernel's memory.
+            let value = if ADDRESSES.contains(&(offset % 0x1000)) { attacker.arena.ring(dice, Zone::Poisoned) } else { value };
             attacker.registers.store(offset, width, value);
         }
     }

@@ -12,7 +12,7 @@ const DATA: u64 = 0x13_0000;
 pub(super) fn nonsense(attacker: &mut Attacker) {
     let device = attacker.device();
     attacker.arena.poison();
-    let rings = device.start(&attacker.arena, &mut attacker.dice);
+    let rings = device.start(&attacker.arena, &mut attacker.dice, false);
     let (dice, arena) = (&mut attacker.dice, &attacker.arena);
     for _ in 0..24 {
         match device.kind {
