@@ -24,7 +24,7 @@ pub(super) fn check(file: &File) -> io::Result<()> {
     }
     let (cluster, length) = (1u64 << bits, file.metadata()?.len());
     let clusters = length.div_ceil(cluster);
-    let blocks = clusters.div_ceil(cluster * 8 >> order);
+    let blocks = clusters.div_ceil((cluster * 8) >> order);
     let (table, table_bytes) = (long(&header[48..56]), u64::from(word(&header[56..60])) * cluster);
     let within = |offset: u64| offset != 0 && offset.is_multiple_of(cluster) && offset < length;
     if !within(table) || table_bytes < blocks * 8 || blocks * 8 > MAX_TABLE_BYTES {
