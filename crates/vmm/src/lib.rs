@@ -32,6 +32,8 @@ mod vm;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use steps::Steps;
+
 pub use arch::cpuid::CpuProfile;
 pub use devices::DiskFormat;
 pub use jail::JailError;
@@ -64,8 +66,10 @@ impl Monitor {
     /// Confines the process and serves the daemon until the machine ends.
     pub fn run(self) -> Result<(), MonitorError> {
         end::with_a_panic();
+        let mut steps = Steps::start();
         jail::enter(self.uid)?;
-        control::serve(open_kvm(self.kvm), self.control).map_err(MonitorError::Control)
+        steps.mark("jail");
+        control::serve(open_kvm(self.kvm), self.control, steps).map_err(MonitorError::Control)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::devices::{Bus, DiskError, Ports, Workers, lock};
 use crate::memory::{GuestRam, MemoryError};
 use crate::random;
 use crate::snapshot::{self, MachineRecord, SnapshotError};
+use crate::steps::Steps;
 use crate::vm::{EmptyVm, VmError};
 
 const GENERATION_BYTES: usize = 16;
@@ -109,14 +110,16 @@ impl Machine {
     }
 
     /// Stops vCPUs, then devices; what devices hold back reaches its files. A machine that is paused is left alone.
-    pub(crate) fn pause(&mut self) -> Result<(), MachineError> {
+    pub(crate) fn pause(&mut self, steps: &mut Steps) -> Result<(), MachineError> {
         if !self.paused {
             self.vm.vcpus.pause();
             self.paused = true;
         }
+        steps.mark("vcpus");
         for device in &self.bus().slots {
             lock(device).pause().map_err(MachineError::Settle)?;
         }
+        steps.mark("devices");
         Ok(())
     }
 

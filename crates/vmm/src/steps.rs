@@ -13,6 +13,11 @@ impl Steps {
         Self { since: Instant::now(), done: Vec::new() }
     }
 
+    /// What passed since the last mark belongs to no step.
+    pub(crate) fn go_on(self) -> Self {
+        Self { since: Instant::now(), ..self }
+    }
+
     /// The time since the last mark was `name`.
     pub(crate) fn mark(&mut self, name: &str) {
         let now = Instant::now();

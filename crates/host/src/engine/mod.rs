@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::MachineShape;
 use crate::cgroup::Group;
 use crate::snapshot::EngineIdentity;
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
+use crate::{MachineShape, StepTimings};
 
 /// What every guest's kernel is told: where its log goes, that it ends with its kernel, and what a stock kernel looks for or tests at boot that these
 /// machines do not have or need: a second less without hardware virtualization.
@@ -112,8 +112,8 @@ pub(crate) trait Vm: Send + Sync {
     /// The namespace of its cell.
     fn namespace(&self) -> io::Result<NetworkNamespace>;
     /// Loads the state that the machine was started with and lets it run. Separate from the start, so that the process is on record before it touches
-    /// the machine's disk. What must not run yet was frozen by the agent before the snapshot.
-    async fn run_restored(&self) -> Result<(), EngineError>;
+    /// the machine's disk. What must not run yet was frozen by the agent before the snapshot. Says what it did of which it knows how long it took.
+    async fn run_restored(&self) -> Result<StepTimings, EngineError>;
     /// Stops the vCPUs; disks are flushed.
     async fn pause(&self) -> Result<(), EngineError>;
     async fn resume(&self) -> Result<(), EngineError>;

@@ -102,8 +102,8 @@ async fn load(running: &Running, record: &MachineRecord, copy: &mut Copy<'_>, st
         proof.await.map_err(HostError::internal("verify the snapshot"))??;
         steps.mark("verify");
     }
-    running.vm.run_restored().await?;
-    steps.mark("restore");
+    let parts = running.vm.run_restored().await?;
+    steps.mark_around(parts, "restore");
     Ok(failpoints::RESTORE_STATE.pass().await?)
 }
 

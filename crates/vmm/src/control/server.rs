@@ -53,11 +53,13 @@ struct Server {
     kvm: Kvm,
     held: Held,
     listener: Option<UnixListener>,
+    /// What the process has done before it was asked for anything: part of its first answer.
+    before: Option<Steps>,
 }
 
 /// Serves the daemon until the process ends. Without a machine it ends when the daemon goes away.
-pub(crate) fn serve(kvm: Kvm, first: UnixStream) -> io::Result<()> {
-    let mut server = Server { kvm, held: Held::Nothing, listener: None };
+pub(crate) fn serve(kvm: Kvm, first: UnixStream, before: Steps) -> io::Result<()> {
+    let mut server = Server { kvm, held: Held::Nothing, listener: None, before: Some(before) };
     let mut channels = vec![Channel::new(first)?];
     loop {
         let (ready, new) = wait(&channels, server.listener.as_ref())?;
@@ -113,7 +115,7 @@ impl Server {
     }
 
     fn perform(&mut self, call: Call, descriptors: Vec<OwnedFd>) -> Result<Answer, ServeError> {
-        let mut steps = Steps::start();
+        let mut steps = self.before.take().map_or_else(Steps::start, Steps::go_on);
         let mut descriptors = Descriptors::new(descriptors);
         match call.request {
             Request::Boot { machine, command_line } => self.boot(machine, &command_line, descriptors, &mut steps)?,
@@ -140,7 +142,7 @@ impl Server {
     fn perform_alone(&mut self, request: Request, mut steps: Steps) -> Result<Answer, ServeError> {
         match request {
             Request::Prepare { vcpus } => self.prepare(vcpus, &mut steps)?,
-            Request::Pause => self.machine()?.pause()?,
+            Request::Pause => self.machine()?.pause(&mut steps)?,
             Request::Resume => self.machine()?.resume(),
             Request::Balloon { pages } => {
                 if !self.machine()?.ask_for_pages(pages) {

@@ -8,6 +8,7 @@ use emberbox_vmm::control::{Answer, Call, GENERATION, MAX_LINE_BYTES, Request};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::StepTimings;
 use crate::engine::{EngineError, channel};
 
 /// A monitor answers within milliseconds. On a host out of breath, or with a slow disk to hand a guest's writes to, it may take long.
@@ -20,7 +21,7 @@ pub(super) async fn ask(
     command: &'static str,
     request: Request,
     fds: &[BorrowedFd<'_>],
-) -> Result<Vec<(String, u64)>, EngineError> {
+) -> Result<StepTimings, EngineError> {
     let exchange = async {
         let mut line = serde_json::to_vec(&Call { generation: GENERATION, request })?;
         line.push(b'\n');
@@ -29,7 +30,9 @@ pub(super) async fn ask(
     };
     let answer = timeout(ANSWER_WITHIN, exchange).await.map_err(|_| EngineError::TimedOut { attempted: "answer" })?;
     match answer.map_err(EngineError::Control)? {
-        Answer::Done { steps } => Ok(steps),
+        Answer::Done { steps } => {
+            Ok(StepTimings(steps.into_iter().map(|(name, us)| (format!("monitor.{name}"), Duration::from_micros(us))).collect()))
+        }
         Answer::Failed { reason } => Err(EngineError::Refused { command: command.into(), message: reason }),
         Answer::Stats(_) => Err(EngineError::Control(io::Error::other("the monitor answered out of turn"))),
     }

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 use super::client;
 use super::monitor::Monitor;
+use crate::StepTimings;
 use crate::engine::process::VmProcess;
 use crate::engine::{Boot, DiskFormat, EngineError, Restore, Vm, VmSpec, channel};
 use crate::sys::namespace::NetworkNamespace;
@@ -53,7 +54,7 @@ impl KvmVm {
     pub(super) async fn boot(&self, spec: VmSpec, boot: Boot, command_line: String) -> Result<(), EngineError> {
         let (machine, mut fds) = self.machine(spec)?;
         fds.extend([boot.kernel.into(), boot.initramfs.into(), boot.memory.into()]);
-        self.give(Order { name: "boot", request: Request::Boot { machine, command_line }, fds }).await
+        self.give(Order { name: "boot", request: Request::Boot { machine, command_line }, fds }).await.map(|_| ())
     }
 
     /// Keeps the restore until the process is on record.
@@ -82,15 +83,13 @@ impl KvmVm {
     }
 
     /// Gives the monitor its machine, which runs when this returns.
-    async fn give(&self, order: Order) -> Result<(), EngineError> {
+    async fn give(&self, order: Order) -> Result<StepTimings, EngineError> {
         let empty = lock(&self.empty).take();
         let Some(control) = empty else { return Err(EngineError::Control(io::Error::other("the monitor has a machine already"))) };
         let fds: Vec<BorrowedFd<'_>> = order.fds.iter().map(AsFd::as_fd).collect();
         tokio::select! {
             output = self.process.end() => Err(EngineError::Ended { output }),
-            given = client::ask(&control, order.name, order.request, &fds) => given.map(|steps| {
-                tracing::debug!(pid = self.process.identity().pid, ?steps, "{} (microseconds)", order.name);
-            }),
+            given = client::ask(&control, order.name, order.request, &fds) => given,
         }
     }
 
@@ -122,11 +121,11 @@ impl Vm for KvmVm {
         NetworkNamespace::of_tap(&self.process.tap()?)
     }
 
-    async fn run_restored(&self) -> Result<(), EngineError> {
+    async fn run_restored(&self) -> Result<StepTimings, EngineError> {
         let order = lock(&self.set_aside).take();
         match order {
             Some(order) => self.give(order).await,
-            None => Ok(()),
+            None => Ok(StepTimings::default()),
         }
     }
 
