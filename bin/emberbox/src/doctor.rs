@@ -61,9 +61,10 @@ struct Looked {
 
 async fn look(data: &Path, store: &Store, config: &Config, depth: Depth, alone: bool) -> anyhow::Result<Looked> {
     let once = async || {
-        let (root, engine) = (data.join(HOST), config.engine.kind.into());
-        let mut found =
-            tokio::task::spawn_blocking(move || survey(&root, engine, depth)).await?.context("could not look at the host's files")?;
+        let (root, engine, monitor) = (data.join(HOST), config.engine.kind.into(), config.engine.monitor.clone());
+        let mut found = tokio::task::spawn_blocking(move || survey(&root, engine, monitor, depth))
+            .await?
+            .context("could not look at the host's files")?;
         if !alone {
             found.half_made.clear();
             found.strays.clear();

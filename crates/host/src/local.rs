@@ -52,7 +52,7 @@ pub struct LocalHostConfig {
 /// Which engine runs machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// QEMU, with KVM if this host has it.
+    /// The first that works here: `Kvm`, `QemuKvm`, `QemuTcg`.
     Auto,
     /// The own monitor (`emberbox-vmm`), or no start.
     Kvm,
@@ -124,8 +124,8 @@ impl LocalHost {
         let base = Base::open(&config.base)?;
         let (choice, monitor) = (config.engine, config.monitor.clone());
         let chosen = tokio::task::spawn_blocking(move || engine::choose(choice, monitor)).await;
-        let engine = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
-        tracing::info!(identity = ?engine.identity(), "engine chosen");
+        let engine::Chosen { engine, why } = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
+        tracing::info!(identity = ?engine.identity(), why, "engine chosen");
         let told = engine.clone();
         let cells = CellPool::start(&config.network, &layout.network(), Box::new(move |uid| told.cell_is_ready(uid))).await?;
         let cells_name = cells.name().to_owned();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::engine;
+use crate::engine::{self, Chosen, with_causes};
 use crate::layout::{Layout, MachineFiles, SnapshotFiles};
 use crate::machine::adopt::status_number;
 use crate::machine::record::MachineRecord;
@@ -74,10 +74,10 @@ pub struct EngineReport {
 }
 
 /// Looks. Machines whose launch or suspension is under way look half-made: with a daemon that serves, look twice.
-pub fn survey(data: &Path, engine: EngineChoice, depth: Depth) -> io::Result<Survey> {
+pub fn survey(data: &Path, engine: EngineChoice, monitor: Option<PathBuf>, depth: Depth) -> io::Result<Survey> {
     let layout = Layout::at(data);
-    let identity = probe(engine);
-    let known = identity.as_ref().ok();
+    let chosen = engine::choose(engine, monitor).map_err(|error| with_causes(error.as_ref()));
+    let known = chosen.as_ref().ok().map(|chosen| chosen.engine.identity());
     let mut machines = Vec::new();
     let mut half_made = entries(&layout.work())?;
     for path in entries(&layout.machines())? {
@@ -107,18 +107,15 @@ pub fn survey(data: &Path, engine: EngineChoice, depth: Depth) -> io::Result<Sur
         half_made,
         strays: strays(&network, &owned)?,
         interfaces: network.interfaces(),
-        engine: report(&identity),
+        engine: report(&chosen),
     })
 }
 
-fn probe(choice: EngineChoice) -> Result<EngineIdentity, String> {
-    engine::choose(choice, None).map(|engine| engine.identity().clone()).map_err(|error| said(error.as_ref()))
-}
-
-fn report(identity: &Result<EngineIdentity, String>) -> EngineReport {
-    match identity {
-        Ok(identity) => {
-            EngineReport { choice: format!("{} {}, CPU profile {}", identity.engine, identity.version, identity.cpu_profile), usable: true }
+fn report(chosen: &Result<Chosen, String>) -> EngineReport {
+    match chosen {
+        Ok(Chosen { engine, why }) => {
+            let EngineIdentity { engine, version, cpu_profile, .. } = engine.identity();
+            EngineReport { choice: format!("{engine} {version}, CPU profile {cpu_profile}: {why}"), usable: true }
         }
         Err(reason) => EngineReport { choice: format!("none: {reason}"), usable: false },
     }
@@ -154,18 +151,8 @@ fn health(snapshot: &SnapshotFiles, engine: Option<&EngineIdentity>, depth: Dept
     });
     match checked {
         Ok(()) => Health::Whole,
-        Err(error) => Health::Damaged(said(&error)),
+        Err(error) => Health::Damaged(with_causes(&error)),
     }
-}
-
-fn said(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Processes that run as one of this host's users.
@@ -221,6 +208,6 @@ pub fn remove(data: &Path, leftover: &Leftover) -> io::Result<()> {
             ProcessIdentity::of(*pid).and_then(ProcessHandle::open)?.kill();
             Ok(())
         }
-        Leftover::Interface(name) => SurveyedNetwork::remove(name).map_err(|error| io::Error::other(said(&error))),
+        Leftover::Interface(name) => SurveyedNetwork::remove(name).map_err(|error| io::Error::other(with_causes(&error))),
     }
 }

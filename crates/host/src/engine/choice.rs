@@ -4,23 +4,53 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Engine;
-use super::kvm::KvmEngine;
-use super::qemu::{Accelerator, QemuEngine};
+use super::kvm::{KvmEngine, ProbeError};
+use super::qemu::{Accelerator, QemuEngine, has_virtualization};
 use crate::EngineChoice;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes the engine that `choice` names. `Auto` is QEMU, with KVM where the CPU's flags promise it: the KVM engine is taken by name until the lifecycle suite
-/// has been seen to pass on it.
-pub(crate) fn choose(choice: EngineChoice, monitor: Option<PathBuf>) -> Result<Arc<dyn Engine>, Failure> {
+pub(crate) struct Chosen {
+    pub engine: Arc<dyn Engine>,
+    /// For people: why this one.
+    pub why: String,
+}
+
+/// Makes the engine that `choice` names. `Auto` is the first that works here: the own monitor, then QEMU with KVM, then QEMU's translator.
+pub(crate) fn choose(choice: EngineChoice, monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
+    let configured = |engine| Ok(Chosen { engine, why: "the configuration says so".into() });
     match choice {
-        EngineChoice::Auto => qemu(None),
-        EngineChoice::Kvm => Ok(Arc::new(KvmEngine::probe(monitor)?)),
-        EngineChoice::QemuTcg => qemu(Some(Accelerator::Tcg)),
-        EngineChoice::QemuKvm => qemu(Some(Accelerator::kvm()?)),
+        EngineChoice::Auto => automatic(monitor),
+        EngineChoice::Kvm => configured(Arc::new(KvmEngine::probe(monitor)?)),
+        EngineChoice::QemuTcg => configured(qemu(Accelerator::Tcg)?),
+        EngineChoice::QemuKvm => configured(qemu(Accelerator::kvm()?)?),
     }
 }
 
-fn qemu(accelerator: Option<Accelerator>) -> Result<Arc<dyn Engine>, Failure> {
+/// `/dev/kvm` alone proves nothing (software-only KVM runs no stock kernel), and the CPU's flags do not either: they are looked at first, then a guest is run.
+fn automatic(monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
+    if !has_virtualization() {
+        let why =
+            "the CPU shows neither vmx nor svm; where the host is a virtual machine itself, its owner can turn nested virtualization on";
+        return Ok(Chosen { engine: qemu(Accelerator::Tcg)?, why: why.into() });
+    }
+    match KvmEngine::probe(monitor) {
+        Ok(engine) => Ok(Chosen { engine: Arc::new(engine), why: "the CPU has hardware virtualization, and KVM ran a test guest".into() }),
+        Err(error @ ProbeError::NoMonitor(_)) => {
+            Ok(Chosen { engine: qemu(Accelerator::kvm()?)?, why: format!("KVM works, but {}", with_causes(&error)) })
+        }
+        Err(error) => {
+            Ok(Chosen { engine: qemu(Accelerator::Tcg)?, why: format!("the CPU has hardware virtualization, but {}", with_causes(&error)) })
+        }
+    }
+}
+
+fn qemu(accelerator: Accelerator) -> Result<Arc<dyn Engine>, Failure> {
     Ok(Arc::new(QemuEngine::probe(accelerator)?))
+}
+
+/// What went wrong, with all that led to it.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
 }

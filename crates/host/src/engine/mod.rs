@@ -9,7 +9,7 @@ mod output;
 mod process;
 mod qemu;
 
-pub(crate) use choice::choose;
+pub(crate) use choice::{Chosen, choose, with_causes};
 
 use std::fs::File;
 use std::io;

@@ -19,14 +19,6 @@ pub(crate) enum Accelerator {
 }
 
 impl Accelerator {
-    /// KVM when the CPU has the instructions for it and the device opens. The device alone proves nothing: software-only KVM cannot run a stock kernel.
-    pub(crate) fn detect() -> Self {
-        match Self::kvm() {
-            Ok(kvm) if has_virtualization() => kvm,
-            _ => Self::Tcg,
-        }
-    }
-
     /// KVM if its device opens.
     pub(crate) fn kvm() -> io::Result<Self> {
         fs::OpenOptions::new().read(true).write(true).open(KVM_DEVICE)?;
@@ -80,7 +72,7 @@ impl Accelerator {
 }
 
 /// Whether the CPU's flags promise hardware virtualization.
-fn has_virtualization() -> bool {
+pub(crate) fn has_virtualization() -> bool {
     offers_virtualization(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 

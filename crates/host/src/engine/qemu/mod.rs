@@ -7,7 +7,7 @@ mod accelerator;
 mod command;
 mod qmp;
 
-pub(crate) use accelerator::Accelerator;
+pub(crate) use accelerator::{Accelerator, has_virtualization};
 
 use std::fs::File;
 use std::io;
@@ -49,9 +49,8 @@ pub(crate) struct QemuEngine {
 }
 
 impl QemuEngine {
-    /// Finds QEMU and what it can do here.
-    pub(crate) fn probe(accelerator: Option<Accelerator>) -> Result<Self, EngineError> {
-        let accelerator = accelerator.unwrap_or_else(Accelerator::detect);
+    /// Finds QEMU.
+    pub(crate) fn probe(accelerator: Accelerator) -> Result<Self, EngineError> {
         let binary = "qemu-system-x86_64".to_owned();
         let version = accelerator::version(&binary).map_err(EngineError::Start)?;
         let identity = EngineIdentity {
