@@ -50,11 +50,12 @@ pub(crate) fn restore(vm: EmptyVm, common: Common, files: RestoreFiles, steps: &
     Ok(machine)
 }
 
-/// A VM of the right size: the one that was prepared, if it is that.
+/// The VM that was prepared, or a new one. One of another size is of no use, and its threads would stay.
 pub(crate) fn empty_vm(kvm: &Kvm, prepared: Option<EmptyVm>, vcpus: u8, steps: &mut Steps) -> Result<EmptyVm, MachineError> {
     match prepared {
         Some(vm) if vm.vcpus.count() == vcpus => Ok(vm),
-        _ => Ok(EmptyVm::create(kvm, vcpus, steps)?),
+        Some(vm) => Err(MachineError::Prepared(vm.vcpus.count())),
+        None => Ok(EmptyVm::create(kvm, vcpus, steps)?),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum MachineError {
     Settle(#[source] io::Error),
     #[error("KVM could not save or restore the machine's clock and interrupt controllers")]
     VmState(#[source] kvm_ioctls::Error),
+    #[error("this monitor was prepared for {0} vCPUs")]
+    Prepared(u8),
     #[error("the snapshot is of a machine with {0}")]
     Shape(String),
     #[error("the snapshot's device in slot {0} is not this machine's, or is damaged")]

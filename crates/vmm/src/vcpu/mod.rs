@@ -22,8 +22,10 @@ use gate::Gate;
 
 /// The first real-time signal: takes a thread out of KVM.
 const KICK: i32 = 0;
-/// A kick that comes just before the thread enters KVM is lost: after this it is kicked again.
+/// A kick that comes just before the thread enters KVM is lost: after this it is kicked again, and then after twice as long each time, for where the host is
+/// short of CPU being kicked is all that a thread would come to.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
+const KICK_AGAIN_AT_LEAST: Duration = Duration::from_millis(250);
 
 /// All vCPUs of a machine.
 pub(crate) struct Vcpus {
@@ -79,14 +81,16 @@ impl Vcpus {
     /// Returns when none of them executes an instruction any more.
     pub(crate) fn pause(&self) {
         self.gate.close();
+        let mut patience = KICK_AGAIN;
         loop {
             for vcpu in &self.vcpus {
                 // A thread that is gone has taken the process with it.
                 let _ = vcpu.thread.kill(KICK);
             }
-            if self.gate.wait_all_parked(KICK_AGAIN) {
+            if self.gate.wait_all_parked(patience) {
                 return;
             }
+            patience = KICK_AGAIN_AT_LEAST.min(patience * 2);
         }
     }
 }

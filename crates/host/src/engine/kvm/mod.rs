@@ -35,8 +35,14 @@ pub(crate) struct KvmEngine {
 /// Monitors that stand ready, by the user that each has become. There are as many as there are cells in the pool.
 struct Monitors {
     program: MonitorProgram,
-    ready: Mutex<HashMap<u32, Monitor>>,
+    ready: Mutex<HashMap<u32, Place>>,
     vcpus: AtomicU8,
+}
+
+/// One user's. It is taken away with the cell: a monitor that is ready only then finds its place gone, and goes too.
+enum Place {
+    Preparing,
+    Ready { vcpus: u8, monitor: Monitor },
 }
 
 impl KvmEngine {
@@ -54,23 +60,31 @@ impl KvmEngine {
 }
 
 impl Monitors {
-    /// The monitor that was prepared for this user, or a new one.
-    fn take(&self, uid: u32) -> Result<Monitor, EngineError> {
-        let ready = self.ready().remove(&uid).filter(|monitor| !monitor.has_ended());
-        match ready {
-            Some(monitor) => Ok(monitor),
-            None => self.program.start(uid).map_err(EngineError::Start),
+    /// The monitor that was prepared for this user and as many vCPUs, or a new one.
+    fn take(&self, uid: u32, wanted: u8) -> Result<Monitor, EngineError> {
+        match self.ready().remove(&uid) {
+            Some(Place::Ready { vcpus, monitor }) if vcpus == wanted && !monitor.has_ended() => Ok(monitor),
+            other => {
+                if let Some(Place::Ready { monitor, .. }) = other {
+                    monitor.end();
+                }
+                self.program.start(uid).map_err(EngineError::Start)
+            }
         }
     }
 
     async fn prepare(&self, uid: u32) -> Result<(), EngineError> {
+        let vcpus = self.vcpus.load(Ordering::Relaxed);
         let monitor = self.program.start(uid).map_err(EngineError::Start)?;
-        monitor.prepare(self.vcpus.load(Ordering::Relaxed)).await?;
-        self.ready().insert(uid, monitor);
+        monitor.prepare(vcpus).await?;
+        match self.ready().get_mut(&uid) {
+            Some(place @ Place::Preparing) => *place = Place::Ready { vcpus, monitor },
+            _ => monitor.end(),
+        }
         Ok(())
     }
 
-    fn ready(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Monitor>> {
+    fn ready(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Place>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +96,7 @@ impl Engine for KvmEngine {
     }
 
     async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError> {
-        let vm = KvmVm::empty(self.monitors.take(spec.uid)?, spec.directory.clone());
+        let vm = KvmVm::empty(self.monitors.take(spec.uid, vm::vcpus(&spec))?, spec.directory.clone());
         match vm.boot(spec, boot, self.kernel_arguments()).await {
             Ok(()) => Ok(Arc::new(vm)),
             Err(error) => {
@@ -93,8 +107,9 @@ impl Engine for KvmEngine {
     }
 
     async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError> {
-        self.monitors.vcpus.store(vm::vcpus(&spec), Ordering::Relaxed);
-        let vm = KvmVm::empty(self.monitors.take(spec.uid)?, spec.directory.clone());
+        let vcpus = vm::vcpus(&spec);
+        self.monitors.vcpus.store(vcpus, Ordering::Relaxed);
+        let vm = KvmVm::empty(self.monitors.take(spec.uid, vcpus)?, spec.directory.clone());
         vm.set_aside(spec, restore)?;
         Ok(Arc::new(vm))
     }
@@ -102,8 +117,10 @@ impl Engine for KvmEngine {
     /// Starts and prepares a monitor in the background. It ends when this daemon does, unless it has got a machine.
     fn cell_is_ready(&self, uid: u32) {
         let monitors = self.monitors.clone();
+        monitors.ready().insert(uid, Place::Preparing);
         tokio::spawn(async move {
             if let Err(error) = monitors.prepare(uid).await {
+                monitors.ready().remove(&uid);
                 tracing::warn!(error = &error as &dyn std::error::Error, "a monitor could not be prepared; launches will try themselves");
             }
         });

@@ -56,6 +56,11 @@ impl Monitor {
         self.process.has_ended()
     }
 
+    /// A monitor without a machine is not needed.
+    pub(super) fn end(self) {
+        self.process.kill();
+    }
+
     /// Has it make what can be made before its machine is known.
     pub(super) async fn prepare(&self, vcpus: u8) -> Result<(), EngineError> {
         client::ask(&self.control, "prepare", Request::Prepare { vcpus }, &[]).await.map(|_| ())
