@@ -14,14 +14,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
-use vmm_sys_util::signal::{Killable, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::devices::Bus;
 use crate::jail::seccomp::{self, ThreadKind};
 use gate::Gate;
 
-/// The first real-time signal: takes a thread out of KVM.
-const KICK: i32 = 0;
 /// A kick that comes just before the thread enters KVM is lost: after this it is kicked again, and then after twice as long each time, for where the host is
 /// short of CPU being kicked is all that a thread would come to.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
@@ -42,8 +40,7 @@ struct Vcpu {
 impl Vcpus {
     /// Starts a parked thread for each.
     pub(crate) fn start(fds: Vec<VcpuFd>) -> io::Result<Self> {
-        register_signal_handler(vmm_sys_util::signal::SIGRTMIN() + KICK, on_kick)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        register_signal_handler(kick_signal(), on_kick).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         let gate = Arc::new(Gate::new(fds.len()));
         let bus = Arc::new(OnceLock::new());
         let start = |(id, fd)| {
@@ -84,14 +81,24 @@ impl Vcpus {
         let mut patience = KICK_AGAIN;
         loop {
             for vcpu in &self.vcpus {
-                // A thread that is gone has taken the process with it.
-                let _ = vcpu.thread.kill(KICK);
+                kick(&vcpu.thread);
             }
             if self.gate.wait_all_parked(patience) {
                 return;
             }
             patience = KICK_AGAIN_AT_LEAST.min(patience * 2);
         }
+    }
+}
+
+/// Takes a thread out of KVM.
+fn kick_signal() -> libc::c_int {
+    SIGRTMIN()
+}
+
+fn kick(thread: &JoinHandle<()>) {
+    if let Err(error) = thread.kill(kick_signal()) {
+        crate::end::now(&format!("a vCPU could not be stopped: {error}"));
     }
 }
 
@@ -110,5 +117,31 @@ fn life(fd: &Mutex<VcpuFd>, gate: &Gate, bus: &OnceLock<Bus>) {
             run::step(&mut fd, bus);
         }
         run::complete(&mut fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_kick_ends_the_system_call_that_a_thread_waits_in() {
+        register_signal_handler(kick_signal(), on_kick).unwrap();
+        let (tell, ended) = channel();
+        let thread = std::thread::spawn(move || {
+            let waited = nix::poll::poll(&mut [], nix::poll::PollTimeout::NONE);
+            tell.send(waited).unwrap();
+        });
+        let mut waited = ended.try_recv();
+        for _ in 0..1000 {
+            kick(&thread);
+            waited = ended.recv_timeout(Duration::from_millis(10)).map_err(|_| std::sync::mpsc::TryRecvError::Empty);
+            if waited.is_ok() {
+                break;
+            }
+        }
+        assert_eq!(waited.unwrap(), Err(nix::errno::Errno::EINTR));
     }
 }
