@@ -1,4 +1,5 @@
 """A disk that takes its time: what writes takes longer and ends, and nobody else waits for it. The slowness is made by the failpoints of the steps that write."""
+import os
 import time
 
 import pytest
@@ -67,3 +68,21 @@ def test_a_slow_launch_and_a_slow_end_hold_up_nobody(daemon, probe):
         other.get("/")
         until("it ends", lambda: daemon.microvms.get_microvm(microvmIdentifier=answer["microvmId"])["state"] == "TERMINATED", 60)
     agree(daemon)
+
+
+# The host gives a snapshot ten minutes.
+if os.environ.get("EMBERBOX_LONG"):
+    @pytest.mark.parametrize("point", WRITES)
+    def test_a_disk_that_hangs(daemon, probe, point):
+        """The suspension is given up, and the MicroVM goes on with everything it had."""
+        with run(daemon, probe, idlePolicy=AUTO_RESUME) as microvm:
+            checksum = microvm.get("/touch?mib=20")["checksum"]
+            daemon.arm(f"{point}=hang")
+            microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+            until("it is given up", lambda: microvm.state == "RUNNING", 11 * 60, 1)
+            assert "write the snapshot in time" in microvm.describe()["stateReason"]
+            touched = microvm.get("/touched")
+            assert touched["intact"] and touched["checksum"] == checksum
+            assert abs(microvm.get("/clock")["unix"] - time.time()) < 1
+            microvm.suspend().resume()
+        agree(daemon)

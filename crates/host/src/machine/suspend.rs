@@ -23,6 +23,9 @@ use crate::{HostError, MachineId, SuspendMachine, Suspended, failpoints};
 
 /// The agent waits 5 s for the application's cgroup; syncing its disk may take longer.
 pub(super) const FROZEN_WITHIN: Duration = Duration::from_secs(30);
+/// A slow disk writes a large machine in this; on one that hangs the machine goes on. Less than what control waits for any call, for whoever is given up by that
+/// cannot undo anything.
+const SAVED_WITHIN: Duration = Duration::from_secs(10 * 60);
 /// Device state, manifest, and what the guest has not yet written to its disk and pages it changes before it stands still.
 const BESIDES_MEMORY: u64 = 64 << 20;
 
@@ -48,7 +51,9 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
         failpoints::SUSPEND_HOOK.pass().await?;
     }
     let mut stopped = Stopped::AtMostFrozen;
-    let saved = caught(save(host, &running, &files, memory, &agent, &mut stopped, &mut steps)).await;
+    let saving = caught(save(host, &running, &files, memory, &agent, &mut stopped, &mut steps));
+    let saved = tokio::time::timeout(SAVED_WITHIN, saving).await;
+    let saved = saved.unwrap_or_else(|elapsed| Err(HostError::internal("write the snapshot in time")(elapsed)));
     drop(space);
     let memory_bytes = match saved {
         Ok(bytes) => bytes,
