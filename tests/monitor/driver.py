@@ -79,6 +79,8 @@ class Refused(Exception):
 
 class Monitor(Agent):
     """One monitor process."""
+    # Guests of an emulated machine that others use too.
+    patience = 120
 
     def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm", tap="tap0"):
         self.work, self.uid, self.tap_name = Path(work), uid, tap

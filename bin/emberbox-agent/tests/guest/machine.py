@@ -20,9 +20,11 @@ def enter_network():
 
 class Agent:
     """Requests of the protocol."""
+    # Seconds until an agent of a guest that boots has to listen.
+    patience = 30
 
     def open(self, request, timeout=60, wait=True):
-        deadline = time.time() + 30
+        deadline = time.time() + self.patience
         while True:
             try:
                 link = socket.create_connection((GUEST, PORT), timeout=1)
