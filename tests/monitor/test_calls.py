@@ -99,7 +99,7 @@ def test_every_call_on_a_list_is_used_or_has_a_reason(tmp_path, hostile_initramf
         print(f"{kind}: used {dict(made[kind].most_common())}\n  allowed and not used: {', '.join(sorted(unused))}")
         assert set(made[kind]) - {"clone3"} <= allowed, "the trace is misread: this call would have ended the process"
         assert unused <= kept, f"{kind}: {sorted(unused - kept)} is on the list, and nothing uses it"
-        assert len(made[kind]) >= 3, f"the story of {kind} is too short to prove anything"
+        assert len(made[kind]) >= 2, f"the story of {kind} is too short to prove anything"
 
 
 def boots_and_is_suspended(work):
