@@ -20,6 +20,8 @@ use crate::sys::namespace::NetworkNamespace;
 
 /// Links that the kernel may refuse before making a cell is given up.
 const REFUSALS: u32 = 3;
+/// Making a cell takes several processes, and whatever is made ready with it: while the pool is not half empty, the launch that has just taken one goes first.
+const YIELDS_FOR: Duration = Duration::from_millis(300);
 const LOCKS: &str = "/run/emberbox";
 const LOCK_WITHIN: Duration = Duration::from_secs(3);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -170,6 +172,9 @@ async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken:
             }
         }
         taken.notified().await;
+        if ready.lock().unwrap_or_else(PoisonError::into_inner).len() * 2 >= size {
+            tokio::time::sleep(YIELDS_FOR).await;
+        }
     }
 }
 
