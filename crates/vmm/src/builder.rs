@@ -28,7 +28,7 @@ pub(crate) fn boot(vm: EmptyVm, common: Common, files: BootFiles, command_line: 
     let kernel = boot::Kernel { image: &mut image, initramfs: &mut initramfs, command_line };
     let entry = boot::load(machine.ram().memory(), kernel, vcpus, count)?;
     for (id, vcpu) in machine.vm().vcpus.each() {
-        vcpu_state::set_boot_state(&vcpu, id, machine.ram().memory(), entry)?;
+        vcpu_state::set_boot_state(&vcpu, &machine.vm().profile, id, machine.ram().memory(), entry)?;
     }
     steps.mark("kernel");
     Ok(machine)

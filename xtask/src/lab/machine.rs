@@ -11,9 +11,8 @@ use super::host;
 use super::ingredients::Ingredients;
 use super::ports::{Listeners, NAMES};
 
-/// All there is of AMD-V under TCG. Emulated AVX only slows the libraries that choose it, and five-level page tables every walk. No XSAVE: the translator does
-/// not tell KVM of a guest's XSETBV, so that KVM undoes it, and the guest dies of its first signal.
-const CPU: &str = "max,+svm,la57=off,xsave=off";
+/// All there is of AMD-V under TCG. Emulated AVX only slows the libraries that choose it, and five-level page tables every walk.
+const CPU: &str = "max,+svm,la57=off,avx=off";
 /// The translator's cache: a kernel, another one beneath it, QEMU and Python.
 const TRANSLATION_CACHE_MIB: u32 = 512;
 /// The counter needs no calibration, which hangs on busy hosts, and no watchdog, which has no other clock to compare it with and takes jiffies instead.

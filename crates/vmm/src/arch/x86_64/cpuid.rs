@@ -93,6 +93,7 @@ const ALLOWED: [Allowed; 25] = [
 
 const HYPERVISOR: u32 = 1 << 31;
 const TSC_DEADLINE: u32 = 1 << 24;
+const XSAVE: u32 = 1 << 26;
 const HYPERTHREADS: u32 = 1 << 28;
 const BRAND: &[u8; 48] = b"Emberbox virtual CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 /// Bytes of XSAVE's legacy area and header; AVX's part follows.
@@ -124,6 +125,11 @@ impl CpuProfile {
         leaves.sort_by_key(|leaf| (leaf.function, leaf.index));
         let name = format!("{}-{}-{:08x}", vendor(&leaves), level(&leaves), checksum(&leaves));
         Self { name, leaves }
+    }
+
+    /// Which parts of extended state the CPU has; none without XSAVE.
+    pub(crate) fn xcr0(&self) -> u64 {
+        if find(&self.leaves, 1).ecx & XSAVE == 0 { 0 } else { u64::from(find(&self.leaves, 0xd).eax) }
     }
 
     /// The leaves of vCPU `id` of `count`.
@@ -274,6 +280,10 @@ mod tests {
         assert_eq!(find(&profile.leaves, 7).ebx & (1 << 16), 0, "AVX-512");
         let xsave = find(&profile.leaves, 0xd);
         assert_eq!((xsave.eax, xsave.ebx, xsave.ecx), (7, 832, 832));
+        assert_eq!(profile.xcr0(), 7);
+        let mut without = host();
+        without[1].ecx &= !XSAVE;
+        assert_eq!(CpuProfile::from_supported(&without).xcr0(), 0);
         assert!(!profile.leaves.iter().any(|leaf| leaf.function == 0xa || (leaf.function == 7 && leaf.index == 1)));
         assert_eq!(find(&profile.leaves, 0).eax, 0xd);
     }

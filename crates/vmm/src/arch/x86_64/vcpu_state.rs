@@ -65,8 +65,9 @@ pub(crate) fn set_profile(vcpu: &VcpuFd, profile: &CpuProfile, id: u8, count: u8
 }
 
 /// The state of a machine that has just been turned on: the first vCPU at the kernel's entry, the others waiting for it.
-pub(crate) fn set_boot_state(vcpu: &VcpuFd, id: u8, memory: &GuestMemory, entry: u64) -> Result<(), VcpuError> {
+pub(crate) fn set_boot_state(vcpu: &VcpuFd, profile: &CpuProfile, id: u8, memory: &GuestMemory, entry: u64) -> Result<(), VcpuError> {
     msrs::write(vcpu, &msrs::at_boot())?;
+    enable_extended_state(vcpu, profile)?;
     if id > 0 {
         return Ok(());
     }
@@ -74,6 +75,17 @@ pub(crate) fn set_boot_state(vcpu: &VcpuFd, id: u8, memory: &GuestMemory, entry:
     registers::special(memory, &mut sregs).map_err(VcpuError::Memory)?;
     vcpu.set_sregs(&sregs).map_err(writing("special registers"))?;
     vcpu.set_regs(&registers::general(entry)).map_err(writing("registers"))
+}
+
+/// As firmware may do, for a kernel that does it again. On an emulated host KVM would not learn that the guest did: QEMU's translator does not intercept
+/// XSETBV, so KVM would go back to what it knows at the next entry, and the guest would die of its next signal.
+fn enable_extended_state(vcpu: &VcpuFd, profile: &CpuProfile) -> Result<(), VcpuError> {
+    if profile.xcr0() == 0 {
+        return Ok(());
+    }
+    let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    xcrs.xcrs[0].value = profile.xcr0();
+    vcpu.set_xcrs(&xcrs).map_err(writing("extended control registers"))
 }
 
 impl VcpuState {
