@@ -160,7 +160,8 @@ def measure_qemu(samples):
 
 
 def main():
-    if not os.environ.get("EMBERBOX_LAB") and not (os.access("/dev/kvm", os.R_OK | os.W_OK)):
+    # The device alone proves nothing: there are some that run no stock kernel.
+    if not {"vmx", "svm"} & set(Path("/proc/cpuinfo").read_text().split()):
         return in_the_lab()
     samples = Samples()
     measure_kvm(samples)
