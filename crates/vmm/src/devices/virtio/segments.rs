@@ -30,7 +30,7 @@ impl<'a> Segments<'a> {
                 false => (&mut this.readable, Permissions::Read),
             };
             for slice in memory.get_slices(descriptor.addr(), length, access).map_err(|_| Fault::Chain)? {
-                list.push(slice.map_err(|_| Fault::Chain)?);
+                push(list, slice.map_err(|_| Fault::Chain)?);
                 pieces += 1;
             }
             if bytes > MAX_BYTES || pieces > MAX_PIECES {
@@ -71,7 +71,7 @@ impl<'a> Segments<'a> {
         while let Some(last) = self.writable.pop() {
             let Some(rest) = last.len().checked_sub(1) else { continue };
             let (rest, status) = last.split_at(rest).map_err(|_| Fault::Chain)?;
-            self.writable.push(rest);
+            push(&mut self.writable, rest);
             return Ok(status);
         }
         Err(Fault::NoRoom)
@@ -86,6 +86,13 @@ impl<'a> Segments<'a> {
             done += length;
         }
         done
+    }
+}
+
+/// A piece of nothing is no piece: libraries take a list of them for one of something.
+fn push<'a>(list: &mut Vec<VolatileSlice<'a>>, slice: VolatileSlice<'a>) {
+    if !slice.is_empty() {
+        list.push(slice);
     }
 }
 
