@@ -5,21 +5,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::sum::{Sum, Summer, is_zero};
 use crate::layout::SnapshotFiles;
 use crate::memory::read_runs;
-use crate::sys::writeback;
 
 /// The fastest one: the guest stands still meanwhile.
 const LEVEL: i32 = 1;
 /// Beside the thread that reads the guest.
 const THREADS: u32 = 2;
 const COPY: usize = 1024 * 1024;
-/// So much at a time is handed to the disk while copying goes on.
-const WRITEBACK: u64 = 8 << 20;
 
 /// How suspensions write memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,30 +28,8 @@ pub enum Compression {
 
 /// Where a save puts pages.
 pub(crate) enum Pages {
-    Plain(Plain),
+    Plain(File),
     Packed(zstd::stream::write::Encoder<'static, File>),
-}
-
-/// A sparse file, on its way to the disk while more of it is being copied: a suspension otherwise copies first and waits for the disk then.
-pub(crate) struct Plain {
-    file: File,
-    /// What has been written since writing to the disk was last begun.
-    waiting: Range<u64>,
-}
-
-impl Plain {
-    fn put(&mut self, offset: u64, pages: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(pages, offset)?;
-        if self.waiting.is_empty() {
-            self.waiting.start = offset;
-        }
-        self.waiting.end = offset + pages.len() as u64;
-        if self.waiting.end - self.waiting.start >= WRITEBACK {
-            writeback::begin(&self.file, self.waiting.start, self.waiting.end - self.waiting.start);
-            self.waiting = 0..0;
-        }
-        Ok(())
-    }
 }
 
 impl Pages {
@@ -64,7 +38,7 @@ impl Pages {
             Compression::None => {
                 let file = File::create_new(to.memory())?;
                 file.set_len(length)?;
-                Ok(Self::Plain(Plain { file, waiting: 0..0 }))
+                Ok(Self::Plain(file))
             }
             Compression::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(File::create_new(to.packed_memory())?, LEVEL)?;
@@ -78,14 +52,14 @@ impl Pages {
     pub(crate) fn put(&mut self, offset: u64, pages: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(_) if is_zero(pages) => Ok(()),
-            Self::Plain(plain) => plain.put(offset, pages),
+            Self::Plain(file) => file.write_all_at(pages, offset),
             Self::Packed(encoder) => encoder.write_all(pages),
         }
     }
 
     pub(crate) fn finish(self) -> io::Result<()> {
         match self {
-            Self::Plain(plain) => plain.file.sync_all(),
+            Self::Plain(file) => file.sync_all(),
             Self::Packed(encoder) => encoder.finish()?.sync_all(),
         }
     }

@@ -7,4 +7,3 @@ pub(crate) mod pidfd;
 pub(crate) mod spawn;
 pub(crate) mod tap;
 pub(crate) mod tsc;
-pub(crate) mod writeback;
