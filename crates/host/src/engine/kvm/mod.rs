@@ -48,8 +48,9 @@ enum Place {
 impl KvmEngine {
     /// Tries KVM out, and finds the monitor. `monitor` is its program, by default beside the daemon's.
     pub(crate) fn probe(monitor: Option<PathBuf>) -> Result<Self, ProbeError> {
-        let program = MonitorProgram::find(monitor)?;
         let identity = probe::identity()?;
+        // After KVM: that the program alone is missing means that KVM works.
+        let program = MonitorProgram::find(monitor)?;
         let monitors = Monitors { program, ready: Mutex::new(HashMap::new()), vcpus: AtomicU8::new(LIKELY_VCPUS) };
         Ok(Self { identity, monitors: Arc::new(monitors) })
     }
@@ -62,7 +63,9 @@ impl KvmEngine {
 impl Monitors {
     /// The monitor that was prepared for this user and as many vCPUs, or a new one.
     fn take(&self, uid: u32, wanted: u8) -> Result<Monitor, EngineError> {
-        match self.ready().remove(&uid) {
+        // Starting a process is not done with the others locked out.
+        let place = self.ready().remove(&uid);
+        match place {
             Some(Place::Ready { vcpus, monitor }) if vcpus == wanted && !monitor.has_ended() => Ok(monitor),
             other => {
                 if let Some(Place::Ready { monitor, .. }) = other {
