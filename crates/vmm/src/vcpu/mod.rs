@@ -134,14 +134,10 @@ mod tests {
             let waited = nix::poll::poll(&mut [], nix::poll::PollTimeout::NONE);
             tell.send(waited).unwrap();
         });
-        let mut waited = ended.try_recv();
-        for _ in 0..1000 {
+        let waited = (0..1000).find_map(|_| {
             kick(&thread);
-            waited = ended.recv_timeout(Duration::from_millis(10)).map_err(|_| std::sync::mpsc::TryRecvError::Empty);
-            if waited.is_ok() {
-                break;
-            }
-        }
-        assert_eq!(waited.unwrap(), Err(nix::errno::Errno::EINTR));
+            ended.recv_timeout(Duration::from_millis(10)).ok()
+        });
+        assert_eq!(waited, Some(Err(nix::errno::Errno::EINTR)));
     }
 }

@@ -3,7 +3,7 @@
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 
-use super::vcpu_state::VcpuError;
+use super::vcpu_state::{VcpuError, reading, writing};
 
 /// Only takes effect when the APIC is in that mode and the counter has its value: after both.
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -30,7 +30,7 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
     while !left.is_empty() {
         let wanted: Vec<_> = left.iter().take(CHUNK).map(|index| entry(*index, 0)).collect();
         let mut msrs = Msrs::from_entries(&wanted).map_err(|_| VcpuError::Msrs)?;
-        let read = vcpu.get_msrs(&mut msrs).map_err(|error| VcpuError::Read("model-specific registers", error))?;
+        let read = vcpu.get_msrs(&mut msrs).map_err(reading("model-specific registers"))?;
         found.extend_from_slice(&msrs.as_slice()[..read]);
         // KVM stops at the first that does not exist.
         let skipped = usize::from(read < wanted.len());
@@ -43,7 +43,7 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
 pub(super) fn write(vcpu: &VcpuFd, msrs: &[kvm_msr_entry]) -> Result<(), VcpuError> {
     for chunk in msrs.chunks(CHUNK) {
         let msrs = Msrs::from_entries(chunk).map_err(|_| VcpuError::Msrs)?;
-        let written = vcpu.set_msrs(&msrs).map_err(|error| VcpuError::Write("model-specific registers", error))?;
+        let written = vcpu.set_msrs(&msrs).map_err(writing("model-specific registers"))?;
         if let Some(refused) = chunk.get(written) {
             return Err(VcpuError::Msr { index: refused.index });
         }

@@ -50,11 +50,11 @@ pub enum VcpuError {
 /// Two measurements of one clock differ by less than this part of it.
 const CLOCK_TOLERANCE: u32 = 1000;
 
-fn reading(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+pub(super) fn reading(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
     move |source| VcpuError::Read(what, source)
 }
 
-fn writing(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
+pub(super) fn writing(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VcpuError {
     move |source| VcpuError::Write(what, source)
 }
 
