@@ -9,8 +9,10 @@ suspend.<engine>       SuspendMicrovm called -> SUSPENDED is seen; the guest has
 suspend.<engine>.<step>  its steps; `state` writes what is not memory
 clones_per_second.<engine>  so many launched at once, until the last is RUNNING
 overhead_kib.<engine>  PSS of each of six monitors alive, mappings of guest memory left out
+block_*, net_*         disk and network: common/io.py
 
-In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often.
+In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io or
+=launches measures one part alone.
 """
 import os
 import shutil
@@ -19,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from common import io
 from common.report import Progress, Report, Samples
 from common.watching import milliseconds_since, say_where, steps_of, wait_for
 from support import paths
@@ -27,6 +30,7 @@ from support.images import Images, hooks
 from support.microvm import launch
 
 REPETITIONS = int(os.environ.get("EMBERBOX_BENCH_REPETITIONS", 10))
+PARTS = os.environ.get("EMBERBOX_BENCH_PARTS", "launches,io").split(",")
 ALIVE = 6
 # Seconds for the pool of cells and monitors to fill itself again.
 SETTLES_WITHIN = 2
@@ -45,7 +49,7 @@ def in_the_lab():
     bench = paths.CARGO_TARGET / "bench"
     xtask = paths.require(paths.CARGO_TARGET / "release/xtask", "run `make build`")
     command = [xtask, "lab", "--memory", str(LAB_MEMORY_MIB), "--deadline", "3600", "--out", bench, "--env", "PYTHONPATH=tests", "--env",
-               f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--", "/opt/venv/bin/python", "bench/engine.py"]
+               f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--env", f"EMBERBOX_BENCH_PARTS={','.join(PARTS)}", "--", "/opt/venv/bin/python", "bench/engine.py"]
     return subprocess.run(command).returncode
 
 
@@ -164,13 +168,31 @@ def measure_qemu(samples):
         daemon.end(failed)
 
 
+def measure_io(samples):
+    """Both engines at once, for they take turns."""
+    daemons, failed = {}, True
+    try:
+        for engine, kind in (("kvm", "kvm"), ("qemu", "qemu-kvm")):
+            daemons[engine] = Daemon(config=configuration(kind)).start()
+        # One build after the other: what is emulated has one CPU.
+        images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in daemons.items()}
+        io.measure(samples, images, REPETITIONS)
+        failed = False
+    finally:
+        for daemon in daemons.values():
+            daemon.end(failed)
+
+
 def main():
     # The device alone proves nothing: there are some that run no stock kernel.
     if not {"vmx", "svm"} & set(Path("/proc/cpuinfo").read_text().split()):
         return in_the_lab()
     samples = Samples()
-    measure_kvm(samples)
-    measure_qemu(samples)
+    if "launches" in PARTS:
+        measure_kvm(samples)
+        measure_qemu(samples)
+    if "io" in PARTS:
+        measure_io(samples)
     report = Report("engine", "milliseconds unless the name says otherwise", targets={"overhead_kib.kvm_pooled": 1500}, ratios=[
         ("restore.qemu", "restore.kvm", 4, ">="),
         ("restore.qemu", "restore.kvm_pooled", 8, ">="),
@@ -179,6 +201,7 @@ def main():
         ("runs.qemu", "runs.kvm_pooled", None, ">="),
         ("runs.kvm_2048mib", "runs.kvm_pooled", None, "<="),
         ("overhead_kib.qemu", "overhead_kib.kvm_pooled", None, ">="),
+        *((f"{name}.kvm", f"{name}.qemu", 1, ">=") for name in io.NAMES),
     ])
     report.write(samples)
     if out := os.environ.get("EMBERBOX_LAB_OUT"):

@@ -28,7 +28,8 @@ class Progress:
 
 
 class Report:
-    """`targets` are of a median: at most. `ratios` are (over, under, target, whether the target is the least or the most)."""
+    """`targets` are of a median: at most. `ratios` are (over, under, target, whether the target is the least or the most); of what was not measured there
+    is none."""
 
     def __init__(self, suite, unit, targets=None, ratios=()):
         self.path, self.unit, self.targets, self.ratios = paths.ROOT / f"target/bench/{suite}.json", unit, targets or {}, ratios
@@ -39,6 +40,8 @@ class Report:
         for name in sorted(samples, key=lambda name: ("." in name, name)):
             flat |= self.measured(samples, name)
         for over, under, target, sense in self.ratios:
+            if not (samples.get(over) and samples.get(under)):
+                continue
             ratio = samples.p(over, 0.5) / samples.p(under, 0.5)
             flat[f"ratio.{over}/{under}"] = round(ratio, 2)
             met = {">=": ratio >= target, "<=": ratio <= target}[sense] if target else None

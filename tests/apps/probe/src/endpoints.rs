@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::http::Request;
 use crate::json::Json;
 use crate::server::Answer;
-use crate::{Probe, files, lock, network, system};
+use crate::{Probe, files, lock, network, speed, system};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,6 +25,7 @@ pub(crate) fn answer(probe: &Probe, request: &Request, length: Option<u64>, body
         "/urandom" => system::urandom(),
         "/env" => system::environment(),
         "/caps" => system::capabilities(),
+        "/interrupts" => system::interrupts(),
         "/nameserver" => system::resolver(),
         "/connect" => network::connect(request),
         "/udp" => network::udp(request),
@@ -47,6 +48,8 @@ pub(crate) fn answer(probe: &Probe, request: &Request, length: Option<u64>, body
         "/headers" => headers(request),
         "/echo" => Answer::Stream(length, Box::new(echo)),
         "/stream" => stream(request.number("chunks", 3), Duration::from_millis(request.number("interval_ms", 100))),
+        "/disk" => speed::disk(request),
+        "/transfer" => speed::transfer(request),
         "/big" => big(request.number("mib", 1)),
         "/spin" => spin(Duration::from_millis(request.number("ms", 100)), request.argument("background").is_some()),
         "/print" => print(request),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::server::Answer;
 
-const DIRECTORY: &str = "/data";
+pub(crate) const DIRECTORY: &str = "/data";
 
 /// Stores a body. Unless asked to, it is not synced: that is the suspension's duty. A synced one replaces the old content at once or not at all.
 pub(crate) fn write(name: &str, body: &mut dyn Read, sync: bool) -> Answer {
@@ -40,7 +40,7 @@ pub(crate) fn read(name: &str) -> Answer {
     }
 }
 
-fn path(name: &str) -> Option<PathBuf> {
+pub(crate) fn path(name: &str) -> Option<PathBuf> {
     let plain = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
     plain.then(|| Path::new(DIRECTORY).join(name))
 }

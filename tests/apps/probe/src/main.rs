@@ -15,6 +15,7 @@ mod memory;
 mod network;
 mod sampler;
 mod server;
+mod speed;
 mod system;
 mod ticker;
 

@@ -42,7 +42,7 @@ impl Touched {
     }
 }
 
-fn xorshift(word: &mut u64) -> u64 {
+pub(crate) fn xorshift(word: &mut u64) -> u64 {
     *word ^= *word << 13;
     *word ^= *word >> 7;
     *word ^= *word << 17;

@@ -38,6 +38,22 @@ pub(crate) fn urandom() -> Answer {
     random_bytes::<64>().map_or_else(|error| Answer::failed(500, error), |bytes| Answer::json([("random", hex(&bytes).into())]))
 }
 
+/// How often each of them came, over all CPUs, by the last word of its line: the device, or what it is for.
+pub(crate) fn interrupts() -> Answer {
+    let text = fs::read_to_string("/proc/interrupts").unwrap_or_default();
+    Answer::Json(200, Json::Object(interrupts_of(&text)))
+}
+
+fn interrupts_of(text: &str) -> Vec<(String, Json)> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| word.ends_with(':'))?;
+        let counts: u64 = words.clone().map_while(|word| word.parse::<u64>().ok()).sum();
+        Some((words.next_back()?.to_owned(), counts.into()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 pub(crate) fn environment() -> Answer {
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     Answer::Json(200, Json::Object(env::vars_os().map(|(name, value)| (lossy(name), lossy(value).into())).collect()))
@@ -79,6 +95,13 @@ fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interrupts_by_their_device() {
+        let text = "            CPU0       CPU1\n  4:         12          0   IO-APIC   4-edge      ttyS0\n  9:          1          2   IO-APIC   9-edge      ACPI:Ged\nERR:          0\n";
+        let counts: Vec<_> = interrupts_of(text).into_iter().map(|(name, count)| format!("{name} {count}")).collect();
+        assert_eq!(counts, ["ttyS0 12", "ACPI:Ged 3", "0 0"]);
+    }
 
     #[test]
     fn fields_of_the_status() {
