@@ -8,7 +8,7 @@ mod transport;
 
 pub(crate) use device::{Fault, Served, VirtioDevice, Wake};
 pub(crate) use persist::{DeviceRecord, TransportRecord};
-pub(crate) use queues::{Queues, TURN, serve_chains};
+pub(crate) use queues::{Queues, TURN, add_used_together, serve_chains, wants_interrupt};
 pub(crate) use segments::Segments;
 pub(crate) use transport::{QUEUE_NOTIFY, Transport};
 

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use std::sync::atomic::{Ordering, fence};
+
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{Fault, Segments, Served};
-use crate::memory::GuestRam;
+use crate::memory::{GuestMemory, GuestRam};
 
 /// Chains served before a device gives way: a driver that rings without end holds up neither a pause nor its neighbours on the thread.
 const BUDGET: usize = 256;
@@ -16,6 +19,46 @@ pub(crate) const TURN: Duration = Duration::from_millis(20);
 pub(crate) struct Queues<'a> {
     pub queues: &'a mut [Queue],
     pub ram: &'a GuestRam,
+}
+
+/// Within the rings (virtio 1.2, 2.7): where the used ring's index and its elements are, and where in the available ring the entries begin.
+const USED_INDEX: u64 = 2;
+const USED_ELEMENTS: u64 = 4;
+const USED_ELEMENT_BYTES: u64 = 8;
+const AVAILABLE_ENTRIES: u64 = 4;
+
+/// Gives chains back, each by its head with the bytes written into it. The driver sees all of them at once or none, as it must with the pieces of a frame
+/// (5.1.6.4.1): a driver that looks between two of them takes the frame for a broken one.
+pub(crate) fn add_used_together(queue: &mut Queue, memory: &GuestMemory, chains: &[(u16, u32)]) -> Result<(), Fault> {
+    let (ring, mut index) = (queue.used_ring(), queue.next_used());
+    for (head, written) in chains {
+        if *head >= queue.size() {
+            return Err(Fault::Chain);
+        }
+        let at = USED_ELEMENTS + u64::from(index % queue.size()) * USED_ELEMENT_BYTES;
+        let address = GuestAddress(ring.checked_add(at).ok_or(Fault::Chain)?);
+        // Head, then length, of 32 bits each.
+        let element = u64::from(*head) | u64::from(*written) << 32;
+        memory.write_obj(element.to_le(), address).map_err(|_| Fault::Chain)?;
+        index = index.wrapping_add(1);
+    }
+    queue.set_next_used(index);
+    let address = GuestAddress(ring.checked_add(USED_INDEX).ok_or(Fault::Chain)?);
+    memory.store(index.to_le(), address, Ordering::Release).map_err(|_| Fault::Chain)
+}
+
+/// Whether the driver wants to be told of what [`add_used_together`] has given back since the queue's next used index was `before`.
+pub(crate) fn wants_interrupt(queue: &Queue, memory: &GuestMemory, before: u16) -> Result<bool, Fault> {
+    let now = queue.next_used();
+    if !queue.event_idx_enabled() {
+        return Ok(now != before);
+    }
+    // What has been given back is visible before the driver's wish is read: else both could miss the other.
+    fence(Ordering::SeqCst);
+    let at = AVAILABLE_ENTRIES + 2 * u64::from(queue.size());
+    let address = GuestAddress(queue.avail_ring().checked_add(at).ok_or(Fault::Chain)?);
+    let event: u16 = memory.load(address, Ordering::Relaxed).map_err(|_| Fault::Chain)?;
+    Ok(now.wrapping_sub(u16::from_le(event)).wrapping_sub(1) < now.wrapping_sub(before))
 }
 
 /// Hands each chain that waits in queue `index` to `answer`, which returns how many bytes it wrote into it.
