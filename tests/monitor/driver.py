@@ -151,11 +151,11 @@ class Monitor(Agent):
             for fd in fds[1:]:
                 os.close(fd)
 
-    def boot(self, disks, memory_file, vcpus=1, memory=512, extra="", initramfs=BASE / "initramfs"):
+    def boot(self, disks, memory_file, vcpus=1, memory=512, extra="", kernel=BASE / "vmlinuz", initramfs=BASE / "initramfs"):
         with open(memory_file, "wb") as file:
             file.truncate(memory << 20)
         machine, fds = self.machine(disks, vcpus, memory)
-        files = [os.open(BASE / "vmlinuz", os.O_RDONLY), os.open(initramfs, os.O_RDONLY), os.open(memory_file, os.O_RDWR)]
+        files = [os.open(kernel, os.O_RDONLY), os.open(initramfs, os.O_RDONLY), os.open(memory_file, os.O_RDWR)]
         return self.give({"boot": {"machine": machine, "command_line": f"{COMMAND_LINE} {extra}".strip()}}, fds, files)
 
     def restore(self, disks, memory_file, state, vcpus=1, memory=512, layer=None):

@@ -5,11 +5,13 @@ The kernel sees the calls as the process's own: its filter, its user, its namesp
 import ctypes
 import os
 import signal
+import time
 
 ATTACH, DETACH, GETREGS, SETREGS, SINGLESTEP = 16, 17, 12, 13, 9
 ERRNO_MAX = 4095
 # Threads that are not the first of their process.
 WALL = 0x4000_0000
+STOPS_WITHIN = 30
 
 
 class Registers(ctypes.Structure):
@@ -43,7 +45,7 @@ class Intruder:
     def __init__(self, pid):
         self.pid = pid
         ptrace(ATTACH, pid)
-        os.waitpid(pid, WALL)
+        self.wait()
         self.before = Registers()
         ptrace(GETREGS, pid, ctypes.byref(self.before))
         with open(f"/proc/{pid}/mem", "rb") as memory:
@@ -56,6 +58,16 @@ class Intruder:
         """An address that the process may read and write, below what it uses."""
         return self.before.rsp - 4096
 
+    def wait(self):
+        """The next thing that becomes of it, within a deadline: a test that hangs says nothing."""
+        deadline = time.monotonic() + STOPS_WITHIN
+        while True:
+            pid, status = os.waitpid(self.pid, WALL | os.WNOHANG)
+            if pid:
+                return status
+            assert time.monotonic() < deadline, "the process neither stops nor ends"
+            time.sleep(0.001)
+
     def call(self, number, *arguments):
         """The call's result, negative for an error; raises Killed."""
         registers = Registers.from_buffer_copy(self.before)
@@ -67,7 +79,7 @@ class Intruder:
             setattr(registers, name, value % 2**64)
         ptrace(SETREGS, self.pid, ctypes.byref(registers))
         ptrace(SINGLESTEP, self.pid)
-        _, status = os.waitpid(self.pid, WALL)
+        status = self.wait()
         if os.WIFSIGNALED(status):
             raise Killed(os.WTERMSIG(status))
         assert os.WIFSTOPPED(status), status
