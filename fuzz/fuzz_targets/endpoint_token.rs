@@ -16,7 +16,7 @@ static KEYS: LazyLock<(TokenKeys, String)> = LazyLock::new(|| {
     (keys, token)
 });
 
-/// The first byte says where the minted token is changed, and to what: a fuzzer would not find a sealed text by itself.
+// The first byte says where the minted token is changed, and to what: a fuzzer would not find a sealed text by itself.
 fuzz_target!(|bytes: &[u8]| {
     let (keys, minted) = &*KEYS;
     let _ = keys.open(&String::from_utf8_lossy(bytes), OffsetDateTime::UNIX_EPOCH);
