@@ -192,3 +192,6 @@ impl Machine {
         self.generation.write(1).map_err(MachineError::Generation)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ mod request;
 mod server;
 
 pub use message::{Answer, Call, DiskSpec, GENERATION, MAX_LINE_BYTES, MachineSpec, Request, Stats};
+#[cfg(test)]
+pub(crate) use request::Descriptors;
 pub(crate) use request::{BootFiles, Common, RestoreFiles};
 pub(crate) use server::serve;
 
