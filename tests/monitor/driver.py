@@ -15,6 +15,8 @@ COMMAND_LINE = ("console=ttyS0 quiet reboot=t panic=-1 edd=off 8250.nr_uarts=1 c
 # The malicious guest (tests/apps/hostile).
 HOSTILE = TARGET / "x86_64-unknown-linux-gnu/release/emberbox-hostile"
 UID = 61000
+# Of the environment, to the monitor: what a build with a sanitizer is to do.
+PASSED_ON = ("ASAN_OPTIONS",)
 CLONE_NEWPID = 0x2000_0000
 
 
@@ -89,7 +91,8 @@ class Monitor(Agent):
         self.console = open(self.work / "console.log", "ab")
         command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
-                                        pass_fds=[theirs.fileno(), kvm], env={})
+                                        pass_fds=[theirs.fileno(), kvm],
+                                        env={name: os.environ[name] for name in PASSED_ON if name in os.environ})
         theirs.close()
         os.close(kvm)
         self.socket = ours

@@ -125,6 +125,7 @@ def test_a_malicious_guest_harms_itself_alone(neighbour, hostile_initramfs, tmp_
         assert attack.slowest < ANSWER_WITHIN
         assert attack.largest_kib < MOST_KIB
         log = machine.log()
+        assert "Sanitizer" not in log, log[log.index("Sanitizer") - 200:][:3000]
         assert "hostile: done" in log, log[-3000:]
         assert len(set(re.findall(r"hostile: thread \d: (\D.*)$", log, re.M))) >= ATTACKS, "not every attack was made"
     finally:
@@ -142,6 +143,7 @@ def report_of_the_end(machine):
     except subprocess.TimeoutExpired:
         return
     log = machine.log()
+    assert "Sanitizer" not in log, log[log.index("Sanitizer") - 200:][:3000]
     assert status in (0, 1), f"the monitor ended with {status}: {log[-3000:]}"
     said = [line for line in log.splitlines() if line.startswith("emberbox-vmm:")]
     assert said and "panicked" not in log and "bug" not in said[-1], log[-3000:]
