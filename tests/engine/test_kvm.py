@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.agreement import agree
 from support.microvm import run
+from support.waiting import until
 
 MIB = 1 << 20
 
@@ -56,6 +58,20 @@ def test_a_process_that_grows_without_end_is_ended(microvm):
     assert in_group(group, grow) == -signal.SIGKILL
     assert "oom_kill 0" not in (group / "memory.events").read_text()
     assert microvm.get("/")["application"] == "probe", "the guest beside it goes on"
+
+
+def test_a_virtual_machine_at_its_limit_of_memory_is_ended_and_the_reason_says_so(daemon, probe, microvm):
+    with run(daemon, probe) as doomed:
+        doomed.get("/touch?mib=200")
+        group = group_of(doomed)
+        # Less than the guest has changed: there is nothing to take back.
+        (group / "memory.max").write_text(str(96 * MIB))
+        doomed.wait("TERMINATED")
+        reason = doomed.describe()["stateReason"]
+        assert reason.startswith("The MicroVM ended unexpectedly: its virtual machine process was ended by the host's limit of memory for it"), reason
+        until("its group is gone", lambda: not group.exists(), 10)
+    assert microvm.get("/")["application"] == "probe", "its neighbour goes on"
+    agree(daemon)
 
 
 def test_a_process_that_multiplies_is_refused(microvm):

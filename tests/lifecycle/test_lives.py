@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from botocore.exceptions import ClientError
 
 from support import leaks, paths
 from support.daemon import Daemon
@@ -101,6 +102,31 @@ def test_the_files_of_one_that_died_outlive_its_image(own, image, tmp_path):
     assert nothing.returncode == 1 and "nothing is kept of it" in nothing.stderr
     again = emberbox(own, "salvage", microvm.id, "--to", disk)
     assert again.returncode == 1 and "name a new file" in again.stderr
+
+
+def test_short_of_memory_nothing_is_launched_and_idle_ones_are_suspended(own, image):
+    """How much is short is configured: of this machine's, nearly all."""
+    configured = own.config.read_text()
+    with run(own, image, idlePolicy=AUTO_RESUME) as idle, run(own, image) as kept:
+        counter = idle.get("/counter?add=5")["counter"]
+        try:
+            own.config.write_text(f"{configured}\n[memory]\nlow_percent = 99\n")
+            own.restart("kill")
+            with pytest.raises(ClientError) as failed:
+                run(own, image)
+            refused = failed.value.response["Error"]
+            assert refused["Code"] == "InsufficientCapacityException" and "the host is out of memory" in refused["Message"]
+            idle.wait("SUSPENDED")
+            assert idle.describe()["stateReason"].startswith("Suspended before its time to free memory of the host")
+            assert ("SUSPENDED", "memory-pressure") in [(event["to"], event["cause"]) for event in events(own, idle.id)]
+            # Nobody would wake this one.
+            assert kept.get("/")["application"] == "probe" and kept.state == "RUNNING"
+        finally:
+            own.config.write_text(configured)
+            own.restart("kill")
+        assert idle.get("/counter?add=0")["counter"] == counter
+        with run(own, image) as again:
+            assert again.get("/")["application"] == "probe"
 
 
 def gone(image):

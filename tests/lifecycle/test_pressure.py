@@ -103,6 +103,19 @@ def room_afterwards(disk):
     disk.release()
 
 
+def refusal(daemon, image):
+    """What RunMicrovm says that begins nothing for want of something."""
+    def live():
+        return set(daemon.live_microvms())
+    before = live()
+    with pytest.raises(ClientError) as failed:
+        launch(daemon, image)
+    answer = failed.value.response
+    assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == ("InsufficientCapacityException", 500)
+    assert answer["Error"]["Message"].endswith("Retry later.") and live() == before
+    return answer["Error"]["Message"]
+
+
 def test_a_suspension_without_space_leaves_the_microvm_running(small, disk, image):
     with run(small, image) as microvm:
         checksum = microvm.get("/touch?mib=100")["checksum"]
@@ -150,10 +163,7 @@ def test_a_disk_that_fills_up_during_a_suspension(small, disk, image):
 
 def test_a_launch_without_space(small, disk, image):
     disk.leave(RESERVE_MIB - 8)
-    microvm = launch(small, image)
-    microvm.wait("TERMINATED")
-    assert FULL in microvm.describe()["stateReason"]
-    assert not microvm.directory.exists()
+    assert FULL in refusal(small, image)
     disk.release()
     with run(small, image) as again:
         assert again.get("/")["application"] == "probe"
@@ -179,19 +189,22 @@ def test_a_disk_that_fills_up_during_a_build(small, disk):
 def test_without_descriptors_a_launch_is_refused_with_the_reason(small, image):
     pid = small.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    with run(small, image) as microvm:
+    with run(small, image) as microvm, run(small, image) as asleep:
+        asleep.suspend()
         opened = len(os.listdir(f"/proc/{pid}/fd"))
         try:
             # Enough to be asked, not enough to start a virtual machine.
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened + 6, before[1]))
-            refused = launch(small, image)
-            time.sleep(2)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened + 20, before[1]))
+            said = refusal(small, image)
+            assert "the host is out of file descriptors" in said and "RLIMIT_NOFILE" in said
+            asleep.client.resume_microvm(microvmIdentifier=asleep.id)
+            until("the wake is refused", lambda: "out of file descriptors" in (asleep.describe().get("stateReason") or ""))
+            assert asleep.state == "SUSPENDED"
+            assert microvm.get("/")["application"] == "probe"
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-        shown = refused.wait("TERMINATED").describe()
-        assert "the host is out of file descriptors" in shown["stateReason"] and "RLIMIT_NOFILE" in shown["stateReason"]
-        # What ran goes on, and the next one is launched.
-        assert microvm.get("/")["application"] == "probe"
+        # What ran goes on, what slept wakes, and the next one is launched.
+        assert microvm.get("/")["application"] == asleep.resume().get("/")["application"] == "probe"
     with run(small, image) as again:
         assert again.get("/")["application"] == "probe"
 
@@ -202,8 +215,7 @@ def test_what_happens_on_a_full_disk_is_written_down(small, disk, image):
         disk.leave(0)
         microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
         until("it is said", lambda: FULL in (microvm.describe().get("stateReason") or ""))
-        refused = launch(small, image).wait("TERMINATED")
-        assert FULL in refused.describe()["stateReason"]
+        assert FULL in refusal(small, image)
         assert microvm.get("/")["application"] == "probe"
         # A daemon that dies now comes back on the same full disk, and does not mind that its log is there, too.
         log, small.log = small.log, small.directory / "daemon.log"
@@ -213,7 +225,6 @@ def test_what_happens_on_a_full_disk_is_written_down(small, disk, image):
         small.log = log
         small.restart("stop")
         disk.release()
-    assert FULL in refused.describe()["stateReason"]
 
 
 def test_when_even_the_records_cannot_be_written(small, disk, image):
@@ -293,16 +304,40 @@ class FewProcesses:
 def test_without_processes_a_launch_is_refused_with_the_reason(small, image):
     # Before, so that it is in no cgroup of ours.
     with run(small, image) as microvm, FewProcesses(small) as few:
-        # None; and one for the virtual machine, but not its threads.
-        for left in (0, 2):
-            few.leave(left)
-            refused = launch(small, image).wait("TERMINATED")
-            reason = refused.describe()["stateReason"]
-            assert reason.startswith("HOST_EXHAUSTED") and "TasksMax=" in reason, reason
-            assert not refused.directory.exists()
-            # What ran goes on.
-            assert microvm.get("/")["application"] == "probe"
+        few.leave(0)
+        said = refusal(small, image)
+        assert said.startswith("HOST_EXHAUSTED") and "TasksMax=" in said, said
+        assert microvm.get("/")["application"] == "probe", "what ran goes on"
+        # One for the virtual machine, but not its threads: only the launch finds out.
+        few.leave(2)
+        refused = launch(small, image).wait("TERMINATED")
+        reason = refused.describe()["stateReason"]
+        assert reason.startswith("HOST_EXHAUSTED") and "TasksMax=" in reason, reason
+        assert not refused.directory.exists()
+        assert microvm.get("/")["application"] == "probe"
         few.release()
+        with run(small, image) as again:
+            assert again.get("/")["application"] == "probe"
+
+
+def test_virtual_machines_have_a_limit_of_processes_of_their_own(small, image):
+    """Of their user (RLIMIT_NPROC), whether or not there are cgroups. One lower than they need is called by its name; the own monitor sets its own."""
+    pid = small.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NPROC)
+    with run(small, image) as microvm:
+        soft, hard = resource.prlimit(microvm.process(), resource.RLIMIT_NPROC)
+        assert 0 < soft == hard <= 128 + 1
+        try:
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (2, 2))
+            limited = launch(small, image)
+            if "qemu" in Path(f"/proc/{microvm.process()}/cmdline").read_text():
+                reason = limited.wait("TERMINATED").describe()["stateReason"]
+                assert reason.startswith("HOST_EXHAUSTED") and "RLIMIT_NPROC" in reason, reason
+            else:
+                limited.wait("RUNNING").terminate()
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NPROC, before)
+        assert microvm.get("/")["application"] == "probe"
         with run(small, image) as again:
             assert again.get("/")["application"] == "probe"
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use emberbox_agent_protocol::HookOutcome;
+use emberbox_host::printable;
 
 /// Of a hook's answer.
 const BODY_CHARACTERS: usize = 512;
@@ -43,11 +44,6 @@ pub fn iso8601(duration: Duration) -> String {
         }
     }
     text
-}
-
-/// Guests write what they like; terminals that show a reason are not theirs to steer.
-pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
 fn beginning(text: &str) -> String {

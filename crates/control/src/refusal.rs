@@ -46,6 +46,9 @@ pub(crate) enum Refusal {
     OverQuota { quota: Quota, limit: u64 },
     #[error("There is not enough memory on this host: it holds MicroVMs and builds of {0} MiB of baseline memory together. Retry later.")]
     NoCapacity(u64),
+    /// In the words of a launch that came as far.
+    #[error("{0}. Retry later.")]
+    HostShort(String),
     #[error("MicroVM {0} cannot be resumed now: there is not enough memory for it. Retry later.")]
     NoRoomToResume(MicrovmId),
     #[error("Rate exceeded")]
@@ -235,7 +238,7 @@ impl From<Refusal> for ApiError {
             Refusal::InvalidParameter(_) => Self::new(ErrorCode::InvalidParameterValue, message),
             Refusal::ConnectorNotBuilt(_) | Refusal::RuntimesNotBuilt => Self::new(ErrorCode::NotImplemented, message),
             Refusal::OverQuota { quota, limit } => quota_exceeded(message, *quota, *limit),
-            Refusal::NoCapacity(_) => Self::new(ErrorCode::InsufficientCapacity, message),
+            Refusal::NoCapacity(_) | Refusal::HostShort(_) => Self::new(ErrorCode::InsufficientCapacity, message),
             Refusal::NoRoomToResume(_) => throttled(message, quota_code(Quota::MemoryMib).into(), MEMORY_RETRY_SECONDS),
             Refusal::Throttled { group, retry_after_seconds } => {
                 throttled(message, format!("rates.{}", group.name()), *retry_after_seconds)

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use emberbox_host::{
-    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, ContainerConfig, GuestStream, Host, HostError, HostMemory, HostRecovery,
-    ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ResumeMachine, RootDisk, StepTimings,
-    StopMachine, SuspendMachine, Suspended, Usage,
+    BuildRootDisk, CaptureImage, CapturedImage, ConnectError, ContainerConfig, EndCause, GuestStream, Host, HostError, HostMemory,
+    HostRecovery, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineStatus, Output, OutputSink, ProcessEnd, ResumeMachine,
+    RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended, Usage,
 };
 use emberbox_store::{IdentityId, IdentityRecord, IdentitySettings, RoleSettings, Store, StoreError, UnixMillis};
 use emberbox_wire::audit::{AuditEvent, AuditLog};
@@ -85,6 +85,7 @@ impl Clock for ManualClock {
 /// A call that a test can script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostCall {
+    Room,
     Launch,
     Suspend,
     Resume,
@@ -194,9 +195,10 @@ impl FakeHost {
     }
 
     /// The machine's process ends unasked.
-    pub fn exit(&self, machine: MachineId, reason: &str) {
+    pub fn exit(&self, machine: MachineId, last_words: &str) {
         self.put(machine, MachineStatus::Lost);
-        let _ = self.exits.send(MachineExit { machine, reason: reason.to_owned() });
+        let end = ProcessEnd { cause: EndCause::Unknown, last_words: last_words.to_owned() };
+        let _ = self.exits.send(MachineExit { machine, end });
     }
 
     pub fn launches(&self) -> Vec<LaunchMachine> {
@@ -270,6 +272,10 @@ impl Host for FakeHost {
 
     async fn delete_image(&self, _image: &ImageKey) -> Result<(), HostError> {
         self.enter(HostCall::DeleteImage, None).await
+    }
+
+    async fn room(&self) -> Result<(), HostError> {
+        self.enter(HostCall::Room, None).await
     }
 
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {

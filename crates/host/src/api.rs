@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
+use crate::words::last_bytes;
+
 /// A machine of this host. `control` uses the uuid of the MicroVM's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MachineId(pub Uuid);
@@ -223,7 +225,27 @@ pub enum MachineStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineExit {
     pub machine: MachineId,
-    pub reason: String,
+    pub end: ProcessEnd,
+}
+
+/// How a machine's process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEnd {
+    pub cause: EndCause,
+    /// The last of what it and its guest's console printed. A guest may have written it.
+    pub last_words: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// Nobody was told: it was started by a daemon that has ended since.
+    Unknown,
+    Code(i32),
+    Signal(i32),
+    /// The kernel ended it, for it was to have more memory than the host grants this machine.
+    MemoryLimit,
+    /// The kernel ended it, for the host had no memory left.
+    HostMemory,
 }
 
 /// Output of a build or of an application while it is being captured.
@@ -279,6 +301,9 @@ pub enum HostError {
     /// The host has no processes, descriptors or memory left.
     #[error("the host is out of {0}")]
     Exhausted(&'static str),
+    /// The machine's process ended while something was done with it.
+    #[error("{0}")]
+    MachineEnded(ProcessEnd),
     /// Anything else: the host's own fault. The text is for the operator's log.
     #[error("{attempted}")]
     Internal {
@@ -307,6 +332,9 @@ pub trait Host: Send + Sync + 'static {
     /// Deletes an image's files. Deleting what is not there succeeds.
     async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError>;
 
+    /// Whether one more machine could be begun now; an error says what the host is short of. Cheap, and no promise: what runs short afterwards is the
+    /// launch's own failure.
+    async fn room(&self) -> Result<(), HostError>;
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError>;
     async fn suspend(&self, request: SuspendMachine) -> Result<Suspended, HostError>;
     async fn resume(&self, request: ResumeMachine) -> Result<StepTimings, HostError>;
@@ -331,6 +359,27 @@ pub trait Host: Send + Sync + 'static {
     fn exits(&self) -> broadcast::Receiver<MachineExit>;
     /// Which managed base image this host builds on: its own name and version, such as (`debian-13`, `13.2`).
     fn base(&self) -> (String, String);
+}
+
+/// Of a process's last words in a reason; the log has more.
+const SHOWN_BYTES: usize = 512;
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            EndCause::Unknown => f.write_str("its virtual machine process ended"),
+            EndCause::Code(code) => write!(f, "its virtual machine process ended with code {code}"),
+            EndCause::Signal(signal) => write!(f, "its virtual machine process was ended by signal {signal}"),
+            EndCause::MemoryLimit => {
+                f.write_str("its virtual machine process was ended by the host's limit of memory for it (memory.max of its cgroup)")
+            }
+            EndCause::HostMemory => f.write_str("its virtual machine process was ended because the host had no memory left"),
+        }?;
+        match last_bytes(self.last_words.trim(), SHOWN_BYTES) {
+            nothing if nothing.is_empty() => Ok(()),
+            words => write!(f, "\nLast output:\n{words}"),
+        }
+    }
 }
 
 impl HostRecovery {

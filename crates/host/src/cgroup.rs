@@ -36,6 +36,22 @@ pub(crate) struct Cgroups {
 #[derive(Debug)]
 pub(crate) struct Group {
     path: PathBuf,
+    /// Processes that the kernel had ended in it for want of memory before this one came.
+    earlier_kills: u64,
+}
+
+/// Why the kernel ended a process for want of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryKill {
+    /// The group was at its limit.
+    Limit,
+    /// The host, or a group above.
+    Host,
+}
+
+/// Threads that the process of such a machine may have.
+pub(crate) fn most_threads(shape: MachineShape) -> u32 {
+    THREADS + shape.vcpus
 }
 
 impl Cgroups {
@@ -54,7 +70,7 @@ impl Cgroups {
     /// A group for the process of user `uid`; `None` where there are no limits.
     pub(crate) fn create(&self, uid: u32, shape: MachineShape) -> io::Result<Option<Group>> {
         let Some(parent) = &self.parent else { return Ok(None) };
-        let group = Group { path: parent.join(format!("vm-{uid}")) };
+        let mut group = Group { path: parent.join(format!("vm-{uid}")), earlier_kills: 0 };
         match fs::create_dir(&group.path) {
             // Of a process that has just ended: the number is free again, so the group is as good as new.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -62,8 +78,9 @@ impl Cgroups {
         }
         let memory = (u64::from(shape.memory_mib) + OVERHEAD_MIB) << 20;
         group.write("memory.max", &memory.to_string())?;
-        group.write("pids.max", &(THREADS + shape.vcpus).to_string())?;
+        group.write("pids.max", &most_threads(shape).to_string())?;
         group.write("cpu.weight", &(WEIGHT_OF_A_VCPU * shape.vcpus).clamp(1, MOST_WEIGHT).to_string())?;
+        group.earlier_kills = group.memory_event("oom_kill");
         Ok(Some(group))
     }
 }
@@ -74,7 +91,7 @@ impl Group {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let ours = Path::new(path).starts_with(OURS) && path.rsplit('/').next()?.starts_with("vm-");
-        Some(Self { path: hierarchy().ok()?.join(path) }).filter(|_| ours)
+        Some(Self { path: hierarchy().ok()?.join(path), earlier_kills: 0 }).filter(|_| ours)
     }
 
     /// Where a process writes `0` to move in.
@@ -85,6 +102,21 @@ impl Group {
     /// Moves a process in. What it has used so far stays with the group it comes from.
     pub(crate) fn admit(&self, pid: i32) -> io::Result<()> {
         self.write("cgroup.procs", &pid.to_string())
+    }
+
+    /// Whether the kernel has ended a process of the group for want of memory.
+    pub(crate) fn memory_kill(&self) -> Option<MemoryKill> {
+        let killed = self.memory_event("oom_kill") > self.earlier_kills;
+        // Counted at the group whose limit it was.
+        let cause = if self.memory_event("oom") > 0 { MemoryKill::Limit } else { MemoryKill::Host };
+        killed.then_some(cause)
+    }
+
+    /// How often that has happened.
+    fn memory_event(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+        count.unwrap_or_default()
     }
 
     /// Removes the group when its process has ended.
@@ -165,6 +197,26 @@ mod tests {
         assert!(group.path.ends_with("emberbox/eb07/vm-1234"));
         assert_eq!(read("memory.max"), ((8192_u64 + 768) << 20).to_string());
         assert_eq!((read("pids.max"), read("cpu.weight")), ("132".into(), "400".into()));
+    }
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_told_from_others_and_from_earlier_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups { parent: Some(directory.path().to_path_buf()) };
+        let count = |oom: u32, kills: u32| {
+            let text = format!("low 0\nhigh 0\nmax 12\noom {oom}\noom_kill {kills}\noom_group_kill 0\n");
+            fs::write(directory.path().join("vm-7/memory.events"), text).unwrap();
+        };
+        let group = cgroups.create(7, SHAPE).unwrap().unwrap();
+        assert_eq!(group.memory_kill(), None, "a kernel that does not count");
+        for (oom, kills, expected) in [(0, 0, None), (1, 0, None), (1, 1, Some(MemoryKill::Limit)), (0, 1, Some(MemoryKill::Host))] {
+            count(oom, kills);
+            assert_eq!(group.memory_kill(), expected);
+        }
+        let next = cgroups.create(7, SHAPE).unwrap().unwrap();
+        assert_eq!(next.memory_kill(), None, "that was the one before");
+        count(1, 2);
+        assert_eq!(next.memory_kill(), Some(MemoryKill::Limit));
     }
 
     #[test]

@@ -25,13 +25,17 @@ mod steps;
 pub mod survey;
 mod sys;
 mod usage;
+mod words;
 
 pub use api::{
-    BUILDER_MEMORY_MIB, BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, GuestStream, HookCall, Host,
-    HostError, HostMemory, HostRecovery, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineShape, MachineStatus, Output,
-    OutputSink, Registry, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended, Usage,
+    BUILDER_MEMORY_MIB, BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, EndCause, GuestStream,
+    HookCall, Host, HostError, HostMemory, HostRecovery, ImageKey, LaunchMachine, Machine, MachineExit, MachineId, MachineShape,
+    MachineStatus, Output, OutputSink, ProcessEnd, Registry, ResumeMachine, RootDisk, StepTimings, StopMachine, SuspendMachine, Suspended,
+    Usage,
 };
 pub use emberbox_agent_protocol::HookOutcome;
+pub use emberbox_vmm::with_causes;
 pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};
 pub use network::{NetworkConfig, NetworkError};
 pub use snapshot::packed::Compression;
+pub use words::{last_bytes, printable};

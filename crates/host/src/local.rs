@@ -21,7 +21,7 @@ use crate::failpoints;
 use crate::layout::Layout;
 use crate::machine;
 use crate::network::{Cell, CellPool, NetworkConfig, NetworkError};
-use crate::pressure::Space;
+use crate::pressure::{self, Space};
 use crate::snapshot::packed::Compression;
 use crate::snapshot::verify::Verifier;
 use crate::sys::namespace::SocketFactory;
@@ -164,15 +164,14 @@ impl LocalHost {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner).insert(machine, running.clone());
         let host = Arc::downgrade(self);
         tokio::spawn(async move {
-            let output = running.vm.ended().await;
+            let end = running.vm.ended().await;
             running.cell.dismantle();
             let Some(host) = host.upgrade() else { return };
             if host.remove_if(machine, &running) {
-                // What QEMU printed is for the operator.
-                tracing::warn!(%machine, output, "a machine's process ended unasked");
-                let reason = "its virtual machine process ended".to_owned();
+                // All of what is kept of its output is for the operator.
+                tracing::warn!(%machine, cause = ?end.cause, output = end.last_words, "a machine's process ended unasked");
                 // Nobody listens while the daemon starts or stops.
-                let _ = host.exits.send(MachineExit { machine, reason });
+                let _ = host.exits.send(MachineExit { machine, end });
             }
         });
     }
@@ -210,6 +209,10 @@ impl Host for HostHandle {
     async fn delete_image(&self, image: &ImageKey) -> Result<(), HostError> {
         machine::images::delete(&self.0, image).await?;
         Ok(failpoints::DELETE_IMAGE_FILES.pass().await?)
+    }
+
+    async fn room(&self) -> Result<(), HostError> {
+        machine::launch::room(&self.0)
     }
 
     async fn launch(&self, request: LaunchMachine) -> Result<StepTimings, HostError> {
@@ -283,7 +286,10 @@ impl From<Injected> for HostError {
 
 impl From<EngineError> for HostError {
     fn from(error: EngineError) -> Self {
-        Self::internal("run the virtual machine")(error)
+        match error {
+            EngineError::Ended(end) => pressure::shortage_of(&end).unwrap_or(Self::MachineEnded(end)),
+            error => Self::internal("run the virtual machine")(error),
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 
-use crate::HostError;
 use crate::engine::EngineError;
 use crate::network::NetworkError;
+use crate::{EndCause, HostError, ProcessEnd};
 
 /// Errors are wrapped a few times at most; a cycle must not hang us.
 const DEPTH: usize = 16;
@@ -20,6 +20,12 @@ const DESCRIPTORS: &str = "file descriptors (RLIMIT_NOFILE of the daemon, LimitN
 const PROCESSES: &str =
     "processes and threads (the pids limit of the daemon's cgroup, TasksMax= of its unit; RLIMIT_NPROC; kernel.pid_max)";
 const MEMORY: &str = "memory";
+/// What programs print before the error of the system that kept them from working, and libraries when they end the process for it.
+const NAMES: [&str; 4] = ["qemu", "(qemu", "emberbox-vmm", "memory allocation of"];
+/// Of the C library, and of QEMU's and Rust's own words where memory is meant.
+const NO_MEMORY: [&str; 3] = ["Cannot allocate memory", "memory allocation of", "failed to allocate"];
+const NO_PROCESSES: &str = "Resource temporarily unavailable";
+const NO_SPACE: &str = "No space left on device";
 /// A launch takes some twenty for a moment; the rest is for connections of clients to what runs.
 const DESCRIPTORS_LEFT: u64 = 64;
 
@@ -65,7 +71,12 @@ impl Space {
     /// The error as it is, unless the disk is as good as full: then that is what happened.
     pub(crate) fn explain(&self, error: HostError) -> HostError {
         match error {
-            HostError::Internal { .. } | HostError::BuildFailed { .. } | HostError::ApplicationExited { .. } if self.nearly_full() => {
+            HostError::Internal { .. }
+            | HostError::BuildFailed { .. }
+            | HostError::ApplicationExited { .. }
+            | HostError::MachineEnded(_)
+                if self.nearly_full() =>
+            {
                 tracing::warn!(error = &error as &dyn Error, path = %self.path.display(), "taken for the consequence of a full disk");
                 HostError::DiskFull
             }
@@ -105,16 +116,35 @@ pub(crate) fn shortage(error: &(dyn Error + 'static)) -> Option<HostError> {
 
 fn of_cause(cause: &(dyn Error + 'static)) -> Option<HostError> {
     match cause.downcast_ref::<EngineError>() {
-        // QEMU passes an error of the system on in words.
-        Some(EngineError::Refused { message, .. }) if message.contains("No space left on device") => Some(HostError::DiskFull),
-        // A virtual machine that may not have its threads, or its memory.
-        Some(EngineError::Ended { output }) if output.contains("Resource temporarily unavailable") => Some(HostError::Exhausted(PROCESSES)),
-        Some(EngineError::Ended { output }) if output.contains("Cannot allocate memory") => Some(HostError::Exhausted(MEMORY)),
+        // Both kinds of monitors pass an error of the system on in words.
+        Some(EngineError::Refused { message, .. }) => in_words(message),
+        Some(EngineError::Ended(end)) => shortage_of(end),
         Some(EngineError::Start(start)) => of_start(start),
         _ => match cause.downcast_ref::<NetworkError>() {
             Some(NetworkError::Tool { source, .. } | NetworkError::Io { source, .. }) => of_start(source),
             _ => cause.downcast_ref::<io::Error>().and_then(of_system),
         },
+    }
+}
+
+/// What the host had run out of when a process ended: of its last words those of the program itself count, not those of its guest's console.
+pub(crate) fn shortage_of(end: &ProcessEnd) -> Option<HostError> {
+    match end.cause {
+        EndCause::HostMemory => Some(HostError::Exhausted(MEMORY)),
+        EndCause::Unknown | EndCause::Code(_) | EndCause::Signal(_) | EndCause::MemoryLimit => {
+            let own = end.last_words.lines().filter(|line| NAMES.iter().any(|name| line.starts_with(name)));
+            own.filter_map(in_words).next_back()
+        }
+    }
+}
+
+/// A virtual machine that may not have its threads, or its memory, or space for its files.
+fn in_words(message: &str) -> Option<HostError> {
+    match message {
+        _ if message.contains(NO_SPACE) => Some(HostError::DiskFull),
+        _ if message.contains(NO_PROCESSES) => Some(HostError::Exhausted(PROCESSES)),
+        _ if NO_MEMORY.iter().any(|words| message.contains(words)) => Some(HostError::Exhausted(MEMORY)),
+        _ => None,
     }
 }
 
@@ -130,12 +160,29 @@ pub(crate) fn of_start(error: &io::Error) -> Option<HostError> {
 pub(crate) fn descriptors_for_a_machine() -> Result<(), HostError> {
     const ATTEMPTED: &str = "look for free file descriptors";
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(HostError::internal(ATTEMPTED))?;
-    let open = std::fs::read_dir("/proc/self/fd").map_err(HostError::internal(ATTEMPTED))?.count() as u64;
+    let open = open_descriptors().map_err(HostError::internal(ATTEMPTED))?;
     if open + DESCRIPTORS_LEFT > limit {
         tracing::warn!(open, limit, left = DESCRIPTORS_LEFT, "not enough file descriptors for one more machine");
         return Err(HostError::Exhausted(DESCRIPTORS));
     }
     Ok(())
+}
+
+/// Whether the daemon may start anything: limits are those of its cgroup, of all above it and of the kernel, so trying is the way to know.
+pub(crate) fn processes_for_a_machine() -> Result<(), HostError> {
+    const LITTLE: usize = 64 << 10;
+    let tried = std::thread::Builder::new().name("room".into()).stack_size(LITTLE).spawn(|| {});
+    // It ends by itself: nobody has to wait for it.
+    tried.map(drop).map_err(|error| of_start(&error).unwrap_or_else(|| HostError::internal("start a thread")(error)))
+}
+
+/// As a number of the directory itself (Linux 6.2): a launch does not cost more for each machine there is. Older kernels have them listed.
+fn open_descriptors() -> io::Result<u64> {
+    const DIRECTORY: &str = "/proc/self/fd";
+    match std::fs::metadata(DIRECTORY)?.len() {
+        0 => Ok(std::fs::read_dir(DIRECTORY)?.count() as u64),
+        open => Ok(open),
+    }
 }
 
 fn of_system(error: &io::Error) -> Option<HostError> {
@@ -165,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_are_counted_without_a_list() {
+        let before = open_descriptors().unwrap();
+        let files: Vec<_> = (0..300).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let with = open_descriptors().unwrap();
+        drop(files);
+        // Other tests of this process open and close files meanwhile.
+        assert!((before + 250..before + 350).contains(&with), "{before} {with}");
+    }
+
+    #[test]
     fn shortages_are_called_by_their_names() {
         let system = |number| io::Error::from_raw_os_error(number);
         let name = |error: HostError| error.to_string();
@@ -172,8 +229,19 @@ mod tests {
         assert!(matches!(HostError::internal("open")(system(libc::EMFILE)), HostError::Exhausted(DESCRIPTORS)));
         assert!(matches!(EngineError::Start(system(libc::EAGAIN)).into(), HostError::Exhausted(PROCESSES)));
         assert!(matches!(NetworkError::Tool { tool: "ip", source: system(libc::EAGAIN) }.into(), HostError::Exhausted(PROCESSES)));
-        let aborted = EngineError::Ended { output: "qemu: qemu_thread_create: Resource temporarily unavailable".into() };
-        assert!(matches!(HostError::from(aborted), HostError::Exhausted(PROCESSES)));
+        let ended = |cause, last_words: &str| HostError::from(EngineError::Ended(ProcessEnd { cause, last_words: last_words.into() }));
+        let aborted = ended(EndCause::Signal(libc::SIGABRT), "guest\nqemu: qemu_thread_create: Resource temporarily unavailable");
+        assert!(matches!(aborted, HostError::Exhausted(PROCESSES)));
+        let aborted = ended(EndCause::Signal(libc::SIGABRT), "memory allocation of 12288 bytes failed");
+        assert!(matches!(aborted, HostError::Exhausted(MEMORY)));
+        assert!(matches!(ended(EndCause::HostMemory, ""), HostError::Exhausted(MEMORY)));
+        // What a guest prints, and the limit of one machine, are no shortage of the host.
+        for (cause, words) in [(EndCause::Code(0), "sh: Cannot allocate memory"), (EndCause::MemoryLimit, "")] {
+            assert!(matches!(ended(cause, words), HostError::MachineEnded(_)), "{words}");
+        }
+        let refused = |message: &str| HostError::from(EngineError::Refused { command: "restore".into(), message: message.into() });
+        assert!(matches!(refused("could not map memory: Cannot allocate memory (os error 12)"), HostError::Exhausted(MEMORY)));
+        assert!(matches!(refused("a thread: Resource temporarily unavailable (os error 11)"), HostError::Exhausted(PROCESSES)));
         assert_eq!(name(EngineError::Start(system(libc::ENOMEM)).into()), "the host is out of memory");
         let refused = EngineError::Refused { command: "migrate".into(), message: "write: No space left on device".into() };
         assert!(matches!(HostError::from(refused), HostError::DiskFull));

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use emberbox_vmm::with_causes;
 use serde::Serialize;
 
-use crate::engine::{self, Chosen, with_causes};
+use crate::engine::{self, Chosen};
 use crate::layout::{Layout, MachineFiles, SnapshotFiles};
 use crate::machine::adopt::status_number;
 use crate::machine::record::MachineRecord;

@@ -3,14 +3,13 @@
 //! Must never show what is for the operator alone: paths of the host and causes of internal faults go to the log.
 
 use std::error::Error;
-use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
 use emberbox_agent_protocol::HookOutcome;
-use emberbox_control::reason::{hook_failure, iso8601, printable};
+use emberbox_control::reason::{hook_failure, iso8601};
 use emberbox_failpoints::Injected;
-use emberbox_host::HostError;
+use emberbox_host::{HostError, last_bytes, printable, with_causes};
 
 use crate::artifact::{ArchiveError, S3Location};
 use crate::source::FetchError;
@@ -61,13 +60,15 @@ pub(crate) fn host_failed(error: &HostError) -> String {
         HostError::ApplicationExited { code, tail } => application_exited(*code, tail),
         HostError::Hook { hook, outcome, timeout } => hook_ended(hook, outcome, *timeout),
         HostError::DiskFull => disk_full(),
+        // As control says it of a launch.
+        HostError::Exhausted(what) => format!("HOST_EXHAUSTED: The image could not be built: the host is out of {what}."),
+        HostError::MachineEnded(end) => format!("INTERNAL_PLATFORM_ERROR: The build was cut off: {end}"),
         HostError::NoSuchMachine(_)
         | HostError::MachineLost { .. }
         | HostError::NoSuchImage(_)
         | HostError::SnapshotRefused(_)
         | HostError::SnapshotDamaged(_)
         | HostError::ImageInUse { .. }
-        | HostError::Exhausted(_)
         | HostError::Internal { .. } => internal("build the image", error),
     }
 }
@@ -103,13 +104,7 @@ fn disk_full() -> String {
 
 /// The one place where a cause is logged instead of shown.
 pub(crate) fn internal(attempted: &str, error: &(dyn Error + 'static)) -> String {
-    let mut causes = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(causes, ": {cause}");
-        source = cause.source();
-    }
-    tracing::error!(attempted, error = causes, "an image build failed by a fault of this host");
+    tracing::error!(attempted, error = with_causes(error), "an image build failed by a fault of this host");
     format!("INTERNAL_PLATFORM_ERROR: The host could not {attempted}; its log says why.")
 }
 
@@ -138,17 +133,6 @@ fn first_bytes(text: &str, limit: usize) -> String {
         long => {
             let end = (0..=limit).rev().find(|&at| long.is_char_boundary(at)).unwrap_or(0);
             format!("{}…", &long[..end])
-        }
-    }
-}
-
-fn last_bytes(text: &str, limit: usize) -> String {
-    let text = printable(text);
-    match text.len().checked_sub(limit) {
-        None | Some(0) => text,
-        Some(excess) => {
-            let begin = (excess..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-            format!("…{}", &text[begin..])
         }
     }
 }

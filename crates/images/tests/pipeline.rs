@@ -64,6 +64,10 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    async fn room(&self) -> Result<(), HostError> {
+        not_asked()
+    }
+
     async fn launch(&self, _: LaunchMachine) -> Result<StepTimings, HostError> {
         not_asked()
     }

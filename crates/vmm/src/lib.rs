@@ -37,6 +37,7 @@ use steps::Steps;
 pub use arch::cpuid::CpuProfile;
 pub use devices::DiskFormat;
 pub use jail::JailError;
+pub use log::with_causes;
 pub use probe::{ProbeError, probe};
 pub use snapshot::FORMAT as STATE_FORMAT;
 

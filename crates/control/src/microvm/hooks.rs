@@ -47,6 +47,7 @@ pub(crate) fn failure_reason(step: &str, error: &HostError) -> String {
         | HostError::SnapshotRefused(_)
         | HostError::SnapshotDamaged(_)
         | HostError::ImageInUse { .. }
+        | HostError::MachineEnded(_)
         | HostError::Internal { .. } => format!("INTERNAL_PLATFORM_ERROR: {step} failed: {error}"),
     }
 }

@@ -2,7 +2,7 @@
 //! (`registry`), and requests on their way to it (`traffic`).
 
 pub(crate) mod driver;
-mod hooks;
+pub(crate) mod hooks;
 mod journal;
 pub(crate) mod registry;
 pub(crate) mod state;

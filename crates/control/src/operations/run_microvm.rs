@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use emberbox_host::HostError;
 use emberbox_store::{ClientToken, Commit, IdleSignal, MicrovmRecord, Phase, RunSettings, SteadyLife, VersionRecord};
 use emberbox_wire::arn::ImageArn;
 use emberbox_wire::caller::Caller;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use super::definition;
 use crate::control::Core;
 use crate::microvm::driver::{self, Start};
+use crate::microvm::hooks::failure_reason;
+use crate::reconcile::pressure;
 use crate::refusal::{Failure, Refusal};
 use crate::timings::Stopwatch;
 use crate::{connectors, endpoint, failpoints, idempotency, idle, views};
@@ -35,6 +38,7 @@ pub(crate) async fn handle(core: &Arc<Core>, caller: &Caller, input: Value) -> R
     }
     for _ in 0..ADDRESS_ATTEMPTS {
         let version = launchable(core, caller, &arn, &request).await?;
+        room(core).await?;
         let signal = idle::signal(&core.store.tags(&arn.to_string()).await?, core.config.lives.idle_signal);
         let record = new_record(core, caller, &arn, &version, RunSettings { idle_signal: signal, ..settings.clone() });
         clock.step("admission");
@@ -85,6 +89,26 @@ async fn launchable(core: &Core, caller: &Caller, arn: &ImageArn, request: &RunM
     };
     let launchable = |version: &VersionRecord| version.state == VersionState::Successful && version.status == VersionStatus::Active;
     Ok(version.filter(launchable).ok_or_else(absent)?)
+}
+
+/// What the host is known to be short of is said at the call, which may be made again (ours). What runs short afterwards ends the launch.
+async fn room(core: &Core) -> Result<(), Refusal> {
+    if let Some(available) = pressure::low_memory(core).await {
+        tracing::warn!(available_percent = available, "memory is short: a launch is refused");
+        return Err(Refusal::HostShort(format!("HOST_EXHAUSTED: the host is out of memory: {available} % of it is available")));
+    }
+    match core.host.room().await {
+        Ok(()) => Ok(()),
+        Err(error @ (HostError::DiskFull | HostError::Exhausted(_))) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a launch is refused");
+            Err(Refusal::HostShort(failure_reason("launch", &error)))
+        }
+        // The launch will say what it is.
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the host could not say whether there is room");
+            Ok(())
+        }
+    }
 }
 
 fn new_record(core: &Core, caller: &Caller, arn: &ImageArn, version: &VersionRecord, settings: RunSettings) -> MicrovmRecord {

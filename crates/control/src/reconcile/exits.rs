@@ -15,7 +15,7 @@ pub(crate) async fn follow(core: Arc<Core>, mut exits: broadcast::Receiver<Machi
         tokio::select! {
             () = core.stop.cancelled() => break,
             exit = exits.recv() => match exit {
-                Ok(exit) => report(&core, MicrovmId(exit.machine.0), exit.reason),
+                Ok(exit) => report(&core, MicrovmId(exit.machine.0), exit.end.to_string()),
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
                     tracing::warn!(missed, "ends of machines were missed; asking the host");
                     look(&core).await;

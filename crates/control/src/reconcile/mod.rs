@@ -8,7 +8,7 @@ mod exits;
 mod expiry;
 mod idle;
 pub(crate) mod orphans;
-mod pressure;
+pub(crate) mod pressure;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Short of memory: MicroVMs that a request would wake are suspended before their time, the longest idle first (ours). A suspended MicroVM costs disk
+//! Short of memory: nothing new is launched (`operations/run_microvm.rs`), and MicroVMs that a request would wake are suspended before their time, the longest idle first (ours). A suspended MicroVM costs disk
 //! alone. Those without auto-resume are left alone: nobody would wake them.
 
 use emberbox_host::HostMemory;
@@ -13,19 +13,23 @@ const IDLE_MILLIS: i64 = 10_000;
 /// Suspending needs memory and disk itself: so many at a time.
 const AT_ONCE: usize = 2;
 
-pub(super) async fn reconcile(core: &Core) {
+/// How many percent of the host's memory are available, when that is too little.
+pub(crate) async fn low_memory(core: &Core) -> Option<u32> {
     let limit = core.config.lives.low_memory_percent;
     if limit == 0 {
-        return;
+        return None;
     }
-    let memory = match core.host.memory().await {
-        Ok(memory) => memory,
-        Err(error) => return tracing::warn!(error = &error as &dyn std::error::Error, "the host could not say how much memory is left"),
-    };
-    let available = available_percent(memory);
-    if available >= limit {
-        return;
+    match core.host.memory().await {
+        Ok(memory) => Some(available_percent(memory)).filter(|available| *available < limit),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the host could not say how much memory is left");
+            None
+        }
     }
+}
+
+pub(super) async fn reconcile(core: &Core) {
+    let Some(available) = low_memory(core).await else { return };
     let handles = core.microvms.all();
     let suspending = handles.iter().filter(|handle| handle.view().phase == Phase::Suspending).count();
     let now = core.steady.now().steady;

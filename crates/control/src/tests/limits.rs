@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use emberbox_host::HostError;
 use emberbox_wire::error::ErrorCode;
 use serde_json::{Value, json};
 
@@ -67,6 +68,28 @@ async fn a_host_is_never_oversold_by_launches_wakes_and_builds() {
 }
 
 #[tokio::test]
+async fn what_the_host_is_short_of_is_said_at_the_call_and_nothing_is_begun() {
+    let world = World::with_image().await;
+    let run = || world.call("RunMicrovm", json!({"imageIdentifier": ARN, "clientToken": "again"}));
+    let refused = |error: emberbox_wire::error::ApiError| {
+        assert_eq!((error.code, error.code.status()), (ErrorCode::InsufficientCapacity, 500));
+        error.message
+    };
+    world.parts.host.fail(HostCall::Room, || HostError::Exhausted("file descriptors"));
+    assert_eq!(refused(run().await.unwrap_err()), "HOST_EXHAUSTED: launch failed: the host is out of file descriptors. Retry later.");
+    world.parts.host.fail(HostCall::Room, || HostError::DiskFull);
+    assert!(refused(run().await.unwrap_err()).starts_with("DISK_STORAGE_FULL: "));
+    world.parts.host.memory_available(3);
+    assert_eq!(refused(run().await.unwrap_err()), "HOST_EXHAUSTED: the host is out of memory: 3 % of it is available. Retry later.");
+    assert_eq!(world.ok("ListMicrovms", json!({})).await["items"], json!([]));
+    // The same call, client token and all. What is no shortage is the launch's to find out.
+    world.parts.host.memory_available(50);
+    world.parts.host.fail(HostCall::Room, || HostError::internal("look")("nobody knows"));
+    let id = run().await.unwrap()["microvmId"].as_str().unwrap().parse().unwrap();
+    world.state(id, "RUNNING").await;
+}
+
+#[tokio::test]
 async fn a_build_that_never_fits_fails() {
     let world = World::limited(|limits| limits.host_memory_mib = 2048).await;
     world.ok("CreateMicrovmImage", with(definition(), json!({"name": "web"}))).await;
@@ -89,7 +112,7 @@ async fn a_launch_that_fails_gives_its_memory_back() {
     let world = World::limited_with_image(|limits| limits.host_memory_mib = 4096).await;
     for _ in 0..3 {
         for _ in 0..2 {
-            world.parts.host.fail(HostCall::Launch, || emberbox_host::HostError::DiskFull);
+            world.parts.host.fail(HostCall::Launch, || HostError::DiskFull);
         }
         for _ in 0..2 {
             let id = world.run(json!({})).await;

@@ -221,7 +221,10 @@ async fn a_dead_microvms_disk_is_kept_for_a_while_and_its_record_too() {
     let (died, ended) = (world.running(json!({})).await, world.running(json!({})).await);
     world.parts.host.exit(World::machine(died), "out of memory");
     world.state(died, "TERMINATED").await;
-    assert_eq!(world.get(died).await["stateReason"], "The MicroVM ended unexpectedly: out of memory");
+    assert_eq!(
+        world.get(died).await["stateReason"],
+        "The MicroVM ended unexpectedly: its virtual machine process ended\nLast output:\nout of memory"
+    );
     world.change("TerminateMicrovm", ended).await;
     world.state(ended, "TERMINATED").await;
     let stops = world.parts.host.stops();

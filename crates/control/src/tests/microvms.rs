@@ -164,7 +164,10 @@ async fn an_unasked_end_terminates_with_its_reason() {
     let id = world.running(json!({})).await;
     world.parts.host.exit(World::machine(id), "signal 9");
     world.state(id, "TERMINATED").await;
-    assert_eq!(world.get(id).await["stateReason"], "The MicroVM ended unexpectedly: signal 9");
+    assert_eq!(
+        world.get(id).await["stateReason"],
+        "The MicroVM ended unexpectedly: its virtual machine process ended\nLast output:\nsignal 9"
+    );
     assert_eq!(world.parts.host.status(World::machine(id)), None);
 }
 
@@ -177,7 +180,10 @@ async fn an_end_heard_before_its_launch_was_is_not_lost() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     world.parts.host.release(HostCall::Launch);
     world.state(id, "TERMINATED").await;
-    assert_eq!(world.get(id).await["stateReason"], "The MicroVM ended unexpectedly: at once");
+    assert_eq!(
+        world.get(id).await["stateReason"],
+        "The MicroVM ended unexpectedly: its virtual machine process ended\nLast output:\nat once"
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use emberbox_vmm::with_causes;
+
 use super::Engine;
 use super::kvm::{KvmEngine, ProbeError};
 use super::qemu::{Accelerator, QemuEngine, has_virtualization};
@@ -47,10 +49,4 @@ fn automatic(monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
 
 fn qemu(accelerator: Accelerator) -> Result<Arc<dyn Engine>, Failure> {
     Ok(Arc::new(QemuEngine::probe(accelerator)?))
-}
-
-/// What went wrong, with all that led to it.
-pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ")
 }

@@ -9,7 +9,7 @@ mod output;
 mod process;
 mod qemu;
 
-pub(crate) use choice::{Chosen, choose, with_causes};
+pub(crate) use choice::{Chosen, choose};
 
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ use crate::cgroup::Group;
 use crate::snapshot::EngineIdentity;
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
-use crate::{MachineShape, StepTimings};
+use crate::{MachineShape, ProcessEnd, StepTimings};
 
 /// What every guest's kernel is told: where its log goes, that it ends with its kernel, and what a stock kernel looks for or tests at boot that these
 /// machines do not have or need: a second less without hardware virtualization.
@@ -89,8 +89,8 @@ pub(crate) enum EngineError {
     Refused { command: String, message: String },
     #[error("the virtual machine did not {attempted} in time")]
     TimedOut { attempted: &'static str },
-    #[error("the virtual machine process ended: {output}")]
-    Ended { output: String },
+    #[error("{0}")]
+    Ended(ProcessEnd),
 }
 
 #[async_trait]
@@ -123,6 +123,6 @@ pub(crate) trait Vm: Send + Sync {
     fn kill(&self);
     /// Ends the process and waits for its end.
     async fn stop(&self);
-    /// Resolves when the process has ended, with the last of what it printed.
-    async fn ended(&self) -> String;
+    /// Resolves when the process has ended.
+    async fn ended(&self) -> ProcessEnd;
 }

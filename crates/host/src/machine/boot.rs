@@ -9,7 +9,7 @@ use emberbox_agent_protocol::Request;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{AgentError, AgentLink};
-use crate::engine::{Boot, Vm, VmDisk, VmSpec};
+use crate::engine::{Boot, EngineError, Vm, VmDisk, VmSpec};
 use crate::local::LocalHost;
 use crate::network::Cell;
 use crate::{HostError, MachineShape, pressure};
@@ -84,7 +84,7 @@ impl Booted {
             }
         };
         tokio::select! {
-            output = self.vm.ended() => Err(HostError::internal("boot a guest")(format!("its process ended: {output}"))),
+            end = self.vm.ended() => Err(EngineError::Ended(end).into()),
             answered = timeout(BOOTED_WITHIN, asked) => answered.map_err(|_| AgentError::TimedOut(BOOTED_WITHIN).into()),
         }
     }

@@ -15,7 +15,7 @@ use super::boot::{BootSpec, Booted, boot};
 use super::capture::remember;
 use super::caught;
 use crate::agent::AgentError;
-use crate::engine::{DiskFormat, VmDisk};
+use crate::engine::{DiskFormat, EngineError, VmDisk};
 use crate::layout::occupied_bytes;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
@@ -154,7 +154,7 @@ async fn run_script(
     let script = follow(booted, command, output, steps);
     let outcome = tokio::select! {
         outcome = tokio::time::timeout(request.timeout + GRACE, script) => outcome,
-        printed = booted.vm.ended() => return Err(HostError::internal("run a builder")(format!("its process ended: {printed}"))),
+        end = booted.vm.ended() => return Err(EngineError::Ended(end).into()),
     };
     outcome.unwrap_or(Err(HostError::BuildTimedOut { limit: request.timeout }))
 }

@@ -10,10 +10,17 @@ use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::snapshot::Manifest;
 use crate::steps::Steps;
-use crate::{HostError, LaunchMachine, StepTimings, failpoints};
+use crate::{HostError, LaunchMachine, StepTimings, failpoints, pressure};
 
 /// A disk that holds nothing yet, and records.
 const LAUNCH_BYTES: u64 = 4 << 20;
+
+/// Whether a launch could begin.
+pub(crate) fn room(host: &LocalHost) -> Result<(), HostError> {
+    pressure::descriptors_for_a_machine()?;
+    pressure::processes_for_a_machine()?;
+    host.space.promise(LAUNCH_BYTES).map(drop)
+}
 
 /// Whatever fails, nothing of the machine stays.
 pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Result<StepTimings, HostError> {

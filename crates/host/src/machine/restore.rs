@@ -156,7 +156,7 @@ async fn tell_restored(
     let agent = host.agent(&running.cell);
     let reply = tokio::select! {
         reply = agent.ask_late(restored, deadline) => reply?,
-        output = running.vm.ended() => return Err(EngineError::Ended { output }.into()),
+        end = running.vm.ended() => return Err(EngineError::Ended(end).into()),
     };
     match reply {
         Reply::Restored { outcome, handled_us } => Ok((outcome, told.elapsed().saturating_sub(Duration::from_micros(handled_us)))),

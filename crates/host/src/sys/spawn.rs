@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid, write};
 
 use super::namespace::NetworkNamespace;
@@ -25,6 +25,8 @@ pub(crate) struct Confinement {
     /// The `cgroup.procs` of the cgroup it lives in.
     pub entrance: Option<File>,
     pub open_files: u64,
+    /// Its user's, which is its own.
+    pub threads: u64,
     /// Descriptors the process inherits under the same numbers.
     pub inherited: Vec<OwnedFd>,
 }
@@ -67,6 +69,9 @@ fn confine(to: &Confinement) -> io::Result<()> {
     }
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_NOFILE, to.open_files, to.open_files)?;
+    // A container's root may not raise what it was given.
+    let threads = getrlimit(Resource::RLIMIT_NPROC)?.1.min(to.threads);
+    setrlimit(Resource::RLIMIT_NPROC, threads, threads)?;
     let gid = Gid::from_raw(to.uid);
     match to.group {
         Some(group) => setgroups(&[Gid::from_raw(group)])?,

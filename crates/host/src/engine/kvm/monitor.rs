@@ -63,6 +63,9 @@ impl Monitor {
 
     /// Has it make what can be made before its machine is known.
     pub(super) async fn prepare(&self, vcpus: u8) -> Result<(), EngineError> {
-        client::ask(&self.control, "prepare", Request::Prepare { vcpus }, &[]).await.map(|_| ())
+        match client::ask(&self.control, "prepare", Request::Prepare { vcpus }, &[]).await {
+            Err(error) => Err(self.process.explain(error).await),
+            Ok(_) => Ok(()),
+        }
     }
 }

@@ -13,11 +13,11 @@ use tokio::net::UnixStream;
 
 use super::client;
 use super::monitor::Monitor;
-use crate::StepTimings;
 use crate::engine::process::VmProcess;
 use crate::engine::{Boot, DiskFormat, EngineError, Restore, Vm, VmSpec, channel};
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
+use crate::{ProcessEnd, StepTimings};
 
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -88,14 +88,23 @@ impl KvmVm {
         let Some(control) = empty else { return Err(EngineError::Control(io::Error::other("the monitor has a machine already"))) };
         let fds: Vec<BorrowedFd<'_>> = order.fds.iter().map(AsFd::as_fd).collect();
         tokio::select! {
-            output = self.process.end() => Err(EngineError::Ended { output }),
-            given = client::ask(&control, order.name, order.request, &fds) => given,
+            end = self.process.end() => Err(EngineError::Ended(end)),
+            given = client::ask(&control, order.name, order.request, &fds) => match given {
+                Err(error) => Err(self.process.explain(error).await),
+                given => given,
+            },
         }
     }
 
     async fn ask(&self, command: &'static str, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(), EngineError> {
-        let control = channel::connect(&self.directory, CONTROL_SOCKET).await.map_err(EngineError::Control)?;
-        client::ask(&control, command, request, fds).await.map(|_| ())
+        let asked = async {
+            let control = channel::connect(&self.directory, CONTROL_SOCKET).await.map_err(EngineError::Control)?;
+            client::ask(&control, command, request, fds).await
+        };
+        match asked.await {
+            Err(error) => Err(self.process.explain(error).await),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
@@ -149,7 +158,7 @@ impl Vm for KvmVm {
         self.process.stop().await;
     }
 
-    async fn ended(&self) -> String {
+    async fn ended(&self) -> ProcessEnd {
         self.process.end().await
     }
 }

@@ -14,20 +14,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::process::VmProcess;
 use super::{Boot, Engine, EngineError, GUEST_ARGUMENTS, Restore, Vm, VmSpec, channel};
-use crate::StepTimings;
-use crate::cgroup::Group;
+use crate::cgroup::{self, Group};
 use crate::snapshot::EngineIdentity;
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
 use crate::sys::spawn::{Confinement, sealed_file, spawn_confined};
+use crate::{MachineShape, ProcessEnd, StepTimings};
 use command::{MACHINE, QemuCommand};
 use qmp::Qmp;
 
@@ -38,8 +36,6 @@ const CONTROL_SOCKET: &str = "qmp.sock";
 const OPEN_FILES: u64 = 256;
 /// The name under which QEMU gets the descriptor it writes its state to.
 const STATE_FD: &str = "state";
-/// Between a hang-up and the end of the process that hung up.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) struct QemuEngine {
     binary: String,
@@ -68,21 +64,41 @@ impl QemuEngine {
         format!("{GUEST_ARGUMENTS} tsc_early_khz={} {own}", self.identity.tsc_khz)
     }
 
-    fn start(
-        &self,
-        command: QemuCommand,
-        uid: u32,
-        namespace: NetworkNamespace,
-        directory: PathBuf,
-        group: Option<Group>,
-    ) -> io::Result<QemuVm> {
+    fn start(&self, command: QemuCommand, home: Home) -> io::Result<QemuVm> {
         let QemuCommand { command, inherited } = command;
-        let entrance = group.as_ref().map(Group::entrance).transpose()?;
-        let confinement =
-            Confinement { uid, group: self.accelerator.device_group(), namespace, entrance, open_files: OPEN_FILES, inherited };
+        let confinement = Confinement {
+            uid: home.uid,
+            group: self.accelerator.device_group(),
+            namespace: home.namespace,
+            entrance: home.group.as_ref().map(Group::entrance).transpose()?,
+            open_files: OPEN_FILES,
+            threads: cgroup::most_threads(home.shape).into(),
+            inherited,
+        };
         let process = VmProcess::start(command, |command| spawn_confined(command, confinement))?;
-        process.keep_group(group);
-        Ok(QemuVm { process, directory, incoming: Mutex::new(None) })
+        process.keep_group(home.group);
+        Ok(QemuVm { process, directory: home.directory, incoming: Mutex::new(None) })
+    }
+}
+
+/// Where a process is going to live, and as what.
+struct Home {
+    shape: MachineShape,
+    uid: u32,
+    namespace: NetworkNamespace,
+    directory: PathBuf,
+    group: Option<Group>,
+}
+
+impl Home {
+    fn of(spec: &mut VmSpec) -> Self {
+        Self {
+            shape: spec.shape,
+            uid: spec.uid,
+            namespace: spec.namespace.clone(),
+            directory: spec.directory.clone(),
+            group: spec.group.take(),
+        }
     }
 }
 
@@ -93,22 +109,22 @@ impl Engine for QemuEngine {
     }
 
     async fn boot(&self, mut spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError> {
-        let group = spec.group.take();
-        let (uid, namespace, directory, memory_mib) = (spec.uid, spec.namespace.clone(), spec.directory.clone(), spec.shape.memory_mib);
-        let control = channel::listen(&directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
+        let home = Home::of(&mut spec);
+        let control = channel::listen(&home.directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
         // QEMU opens the memory file anew through its descriptor, as its own user.
-        nix::unistd::fchown(&boot.memory, Some(uid.into()), None).map_err(|errno| EngineError::Start(errno.into()))?;
-        let command = QemuCommand::new(&self.binary, self.accelerator, spec, control).boot(boot, &self.kernel_arguments(), memory_mib);
-        Ok(Arc::new(self.start(command, uid, namespace, directory, group).map_err(EngineError::Start)?))
+        nix::unistd::fchown(&boot.memory, Some(home.uid.into()), None).map_err(|errno| EngineError::Start(errno.into()))?;
+        let command = QemuCommand::new(&self.binary, self.accelerator, spec, control);
+        let command = command.boot(boot, &self.kernel_arguments(), home.shape.memory_mib);
+        Ok(Arc::new(self.start(command, home).map_err(EngineError::Start)?))
     }
 
     async fn restore(&self, mut spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError> {
-        let group = spec.group.take();
-        let (uid, namespace, directory, memory_mib) = (spec.uid, spec.namespace.clone(), spec.directory.clone(), spec.shape.memory_mib);
-        let control = channel::listen(&directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
+        let home = Home::of(&mut spec);
+        let control = channel::listen(&home.directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
         let library = self.library.try_clone().map_err(EngineError::Start)?;
-        let (command, state) = QemuCommand::new(&self.binary, self.accelerator, spec, control).restore(restore, library, memory_mib);
-        let mut vm = self.start(command, uid, namespace, directory, group).map_err(EngineError::Start)?;
+        let command = QemuCommand::new(&self.binary, self.accelerator, spec, control);
+        let (command, state) = command.restore(restore, library, home.shape.memory_mib);
+        let mut vm = self.start(command, home).map_err(EngineError::Start)?;
         vm.incoming = Mutex::new(Some(state));
         Ok(Arc::new(vm))
     }
@@ -145,6 +161,26 @@ impl QemuVm {
         control.run(&[]).await?;
         Ok(control)
     }
+
+    async fn execute(&self, command: &'static str) -> Result<(), EngineError> {
+        self.connect().await?.execute(command, json!({})).await.map(|_| ())
+    }
+
+    async fn save(&self, to: File) -> Result<(), EngineError> {
+        let mut control = self.connect().await?;
+        let (capability, arguments) = ignore_shared_memory();
+        control.execute(capability, arguments).await?;
+        control.give(STATE_FD, to.as_fd()).await?;
+        control.execute("migrate", json!({"uri": format!("fd:{STATE_FD}")})).await?;
+        control.migration_ended().await
+    }
+
+    async fn explained(&self, work: impl Future<Output = Result<(), EngineError>> + Send) -> Result<(), EngineError> {
+        match work.await {
+            Err(error) => Err(self.process.explain(error).await),
+            Ok(()) => Ok(()),
+        }
+    }
 }
 
 fn ignore_shared_memory() -> (&'static str, serde_json::Value) {
@@ -166,33 +202,21 @@ impl Vm for QemuVm {
         let state = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(state) = state else { return Ok(StepTimings::default()) };
         tokio::select! {
-            output = self.process.end() => Err(EngineError::Ended { output }),
-            loaded = self.load(state) => match loaded {
-                // Its last words say more than that it has hung up.
-                Err(error @ EngineError::Control(_)) => Err(match timeout(LAST_WORDS_WITHIN, self.process.end()).await {
-                    Ok(output) => EngineError::Ended { output },
-                    Err(_) => error,
-                }),
-                loaded => loaded.map(|()| StepTimings::default()),
-            },
+            end = self.process.end() => Err(EngineError::Ended(end)),
+            loaded = self.explained(self.load(state)) => loaded.map(|()| StepTimings::default()),
         }
     }
 
     async fn pause(&self) -> Result<(), EngineError> {
-        self.connect().await?.execute("stop", json!({})).await.map(|_| ())
+        self.explained(self.execute("stop")).await
     }
 
     async fn resume(&self) -> Result<(), EngineError> {
-        self.connect().await?.execute("cont", json!({})).await.map(|_| ())
+        self.explained(self.execute("cont")).await
     }
 
     async fn save_state(&self, to: File) -> Result<(), EngineError> {
-        let mut control = self.connect().await?;
-        let (capability, arguments) = ignore_shared_memory();
-        control.execute(capability, arguments).await?;
-        control.give(STATE_FD, to.as_fd()).await?;
-        control.execute("migrate", json!({"uri": format!("fd:{STATE_FD}")})).await?;
-        control.migration_ended().await
+        self.explained(self.save(to)).await
     }
 
     fn kill(&self) {
@@ -203,7 +227,7 @@ impl Vm for QemuVm {
         self.process.stop().await;
     }
 
-    async fn ended(&self) -> String {
+    async fn ended(&self) -> ProcessEnd {
         self.process.end().await
     }
 }
