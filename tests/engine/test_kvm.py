@@ -62,10 +62,10 @@ def test_a_process_that_grows_without_end_is_ended(microvm):
 
 def test_a_virtual_machine_at_its_limit_of_memory_is_ended_and_the_reason_says_so(daemon, probe, microvm):
     with run(daemon, probe) as doomed:
-        doomed.get("/touch?mib=200")
+        doomed.get("/touch?mib=16")
         group = group_of(doomed)
         # Less than the guest has changed: there is nothing to take back.
-        (group / "memory.max").write_text(str(96 * MIB))
+        (group / "memory.max").write_text(str(8 * MIB))
         doomed.wait("TERMINATED")
         reason = doomed.describe()["stateReason"]
         assert reason.startswith("The MicroVM ended unexpectedly: its virtual machine process was ended by the host's limit of memory for it"), reason

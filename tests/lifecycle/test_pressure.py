@@ -328,7 +328,7 @@ def test_virtual_machines_have_a_limit_of_processes_of_their_own(small, image):
         soft, hard = resource.prlimit(microvm.process(), resource.RLIMIT_NPROC)
         assert 0 < soft == hard <= 128 + 1
         try:
-            resource.prlimit(pid, resource.RLIMIT_NPROC, (2, 2))
+            resource.prlimit(pid, resource.RLIMIT_NPROC, (2, before[1]))
             limited = launch(small, image)
             if "qemu" in Path(f"/proc/{microvm.process()}/cmdline").read_text():
                 reason = limited.wait("TERMINATED").describe()["stateReason"]

@@ -1,15 +1,17 @@
-"""A disk that takes its time: what writes takes longer and ends, and nobody else waits for it. The slowness is made by the failpoints of the steps that write."""
-import os
+"""A disk that takes its time: what writes takes longer and ends, and nobody else waits for it. The slowness is made by the failpoints of the steps that write;
+tests/engine/test_slow_disk.py has a disk that is really slow."""
 import time
 
 import pytest
 
 from support.agreement import agree
+from support.daemon import Daemon
+from support.images import Images, hooks
 from support.microvm import AUTO_RESUME, run
 from support.waiting import until
 
 WRITES = ("host.suspend.files", "host.suspend.memory_and_state", "host.suspend.sync")
-SLOW_MS = 3000
+SLOW_MS, WITHIN_SECONDS = 3000, 12
 
 
 @pytest.fixture(autouse=True)
@@ -70,19 +72,30 @@ def test_a_slow_launch_and_a_slow_end_hold_up_nobody(daemon, probe):
     agree(daemon)
 
 
-# The host gives a snapshot ten minutes.
-if os.environ.get("EMBERBOX_LONG"):
-    @pytest.mark.parametrize("point", WRITES)
-    def test_a_disk_that_hangs(daemon, probe, point):
-        """The suspension is given up, and the MicroVM goes on with everything it had."""
-        with run(daemon, probe, idlePolicy=AUTO_RESUME) as microvm:
-            checksum = microvm.get("/touch?mib=20")["checksum"]
-            daemon.arm(f"{point}=hang")
-            microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
-            until("it is given up", lambda: microvm.state == "RUNNING", 11 * 60, 1)
-            assert "write the snapshot in time" in microvm.describe()["stateReason"]
-            touched = microvm.get("/touched")
-            assert touched["intact"] and touched["checksum"] == checksum
-            assert abs(microvm.get("/clock")["unix"] - time.time()) < 1
-            microvm.suspend().resume()
-        agree(daemon)
+@pytest.fixture(scope="module")
+def hasty(request):
+    """A daemon of this module's own, that gives a suspension little time: more than a busy machine needs for one."""
+    daemon = Daemon(config=f"[snapshot]\nwithin_seconds = {WITHIN_SECONDS}\n").start()
+    yield daemon
+    daemon.end(failed=request.session.testsfailed > 0)
+
+
+@pytest.fixture(scope="module")
+def image(hasty):
+    return Images(hasty).probe("hasty", hooks=hooks(microvm=("suspend", "resume"))).built()
+
+
+@pytest.mark.parametrize("point", WRITES)
+def test_a_disk_that_hangs(hasty, image, point):
+    """The suspension is given up, and the MicroVM goes on with everything it had."""
+    with run(hasty, image, idlePolicy=AUTO_RESUME) as microvm:
+        checksum = microvm.get("/touch?mib=20")["checksum"]
+        hasty.arm(f"{point}=hang")
+        microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+        until("it is given up", lambda: microvm.state == "RUNNING", 60)
+        assert "write the snapshot in time" in microvm.describe()["stateReason"]
+        touched = microvm.get("/touched")
+        assert touched["intact"] and touched["checksum"] == checksum
+        assert abs(microvm.get("/clock")["unix"] - time.time()) < 1
+        microvm.suspend().resume()
+    agree(hasty)

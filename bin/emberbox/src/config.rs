@@ -40,12 +40,19 @@ pub(crate) struct Config {
     pub snapshot: Snapshot,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Snapshot {
     /// How the memory of suspended MicroVMs is written.
     pub compress: Compress,
+    /// A suspension that takes longer is given up.
+    pub within_seconds: u64,
 }
+
+/// A slow disk writes a large MicroVM in this.
+const SUSPENDED_WITHIN_SECONDS: u64 = 600;
+/// Control gives any call of the host a quarter of an hour, the hook and what follows included.
+const SUSPENDED_WITHIN_MOST_SECONDS: u64 = 720;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -261,6 +268,12 @@ impl Default for Shutdown {
     }
 }
 
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { compress: Compress::default(), within_seconds: SUSPENDED_WITHIN_SECONDS }
+    }
+}
+
 impl Default for Trust {
     fn default() -> Self {
         Self { ca_bundle: CaBundle::Host }
@@ -320,6 +333,8 @@ impl Config {
             ensure!(is_ipv4_network(network), "`network.allow`: {network:?} is not an IPv4 network such as 10.0.0.0/8");
         }
         ensure!(self.storage.reserve_mib < 1 << 40, "`storage.reserve_mib` is larger than any disk");
+        let within = 1..=SUSPENDED_WITHIN_MOST_SECONDS;
+        ensure!(within.contains(&self.snapshot.within_seconds), "`snapshot.within_seconds` must be 1 to {SUSPENDED_WITHIN_MOST_SECONDS}");
         self.capacity.check()?;
         self.rates.check()
     }

@@ -198,6 +198,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
         extra_ca_pem: trust::for_guests(&config.trust.ca_bundle)?,
         disk_reserve: config.storage.reserve_mib << 20,
         compression: config.snapshot.compress.into(),
+        suspend_within: Duration::from_secs(config.snapshot.within_seconds),
     });
     Ok(Arc::new(HostHandle(host.await?)))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use emberbox_failpoints::Injected;
@@ -47,6 +48,9 @@ pub struct LocalHostConfig {
     pub disk_reserve: u64,
     /// Of the memory of suspended machines.
     pub compression: Compression,
+    /// A suspension that the disk has not written by then is given up, and the machine goes on. Less than control waits for any call: whoever is given up by
+    /// that cannot undo anything.
+    pub suspend_within: Duration,
 }
 
 /// Which engine runs machines.
@@ -90,6 +94,7 @@ pub struct LocalHost {
     pub(crate) space: Space,
     pub(crate) cgroups: Cgroups,
     pub(crate) compression: Compression,
+    pub(crate) suspend_within: Duration,
     /// Held for reading while a copy of an image comes into being, for writing while an image is deleted.
     pub(crate) image_use: tokio::sync::RwLock<()>,
     machines: Mutex<HashMap<MachineId, Arc<Running>>>,
@@ -103,9 +108,15 @@ pub(crate) struct Running {
     pub shape: MachineShape,
     pub vm: Arc<dyn Vm>,
     pub cell: Cell,
+    /// Held by a suspension and by what one that was given up has left to the disk.
+    pub suspending: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Running {
+    pub(crate) fn new(image: ImageKey, shape: MachineShape, vm: Arc<dyn Vm>, cell: Cell) -> Self {
+        Self { image, shape, vm, cell, suspending: Arc::default() }
+    }
+
     /// Ends the process and takes its cell away.
     pub(crate) async fn end(&self) {
         self.vm.stop().await;
@@ -138,6 +149,7 @@ impl LocalHost {
             extra_ca_pem: config.extra_ca_pem.clone(),
             verifier: Verifier::default(),
             compression: config.compression,
+            suspend_within: config.suspend_within,
             cgroups: Cgroups::start(&cells_name),
             space: Space::new(config.data.clone(), config.disk_reserve),
             image_use: tokio::sync::RwLock::default(),

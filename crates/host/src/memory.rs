@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::layout::SnapshotFiles;
 use crate::snapshot::packed::{Compression, Pages};
 use crate::snapshot::sum::{Sum, Summer};
@@ -105,8 +107,8 @@ impl PrivateMemory {
         Ok((runs.join(&earlier).0, address))
     }
 
-    /// Writes `memory` (or `memory.zst`) and `memory.runs`, synced.
-    pub(crate) fn save(&self, to: &SnapshotFiles, compression: Compression) -> io::Result<SavedMemory> {
+    /// Writes `memory` (or `memory.zst`) and `memory.runs`, synced; no further when it has been given up.
+    pub(crate) fn save(&self, to: &SnapshotFiles, compression: Compression, given_up: &CancellationToken) -> io::Result<SavedMemory> {
         let (runs, address) = self.runs()?;
         let mut pages = Pages::create(to, self.length, compression)?;
         let mut summer = Summer::default();
@@ -114,6 +116,9 @@ impl PrivateMemory {
         for run in &runs {
             let mut at = run.offset;
             while at < run.offset + run.length {
+                if given_up.is_cancelled() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 let chunk = usize::try_from(run.offset + run.length - at).unwrap_or(COPY).min(COPY);
                 read_process(self.pid, address + at, &mut buffer[..chunk])?;
                 pages.put(at, &buffer[..chunk])?;
@@ -122,6 +127,9 @@ impl PrivateMemory {
             }
         }
         pages.finish()?;
+        if given_up.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         write_runs(&to.memory_runs(), &runs)?;
         let bytes = runs.iter().map(|run| run.length).sum();
         Ok(SavedMemory { bytes, memory: summer.finish(self.length), runs: Sum::of(&to.memory_runs())? })

@@ -104,7 +104,7 @@ async fn adopt(
     };
     match taken {
         Ok((shape, cell)) => {
-            let running = Arc::new(Running { image: record.image.clone(), shape, vm, cell });
+            let running = Arc::new(Running::new(record.image.clone(), shape, vm, cell));
             let adopted = match awake(host, &running, files, record).await {
                 Ok(()) => Adopted::Awake,
                 Err(error) => {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::caught;
 use super::hooks::{HookName, run_body};
 use super::record::{MachineRecord, RunningProcess};
 use super::restore::{self, Copy};
+use super::{blocking, caught};
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::snapshot::Manifest;
@@ -32,8 +32,9 @@ pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Res
             Ok(steps.finish())
         }
         Err(error) => {
-            if let Err(error) = remove_directory(&files.0) {
-                tracing::error!(%error, machine = %request.machine, "the files of a failed launch could not be removed");
+            if let Err(error) = blocking(move || remove_directory(&files.0), "remove a machine's files").await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, machine = %request.machine, "the files of a failed launch could not be removed");
             }
             Err(error)
         }
@@ -57,11 +58,11 @@ async fn launch_steps(
     host.verifier.verify(&request.image, &image, &manifest).await?;
     steps.mark("manifest");
     failpoints::LAUNCH_MANIFEST.pass().await?;
-    restore::create_files(files, &request.image, manifest.shape, &image).map_err(HostError::internal("make the machine's disk"))?;
+    let (made, key, shape) = (files.clone(), request.image.clone(), manifest.shape);
+    blocking(move || restore::create_files(&made, &key, shape, &image), "make the machine's disk").await?;
     drop(using);
     steps.mark("disk");
     failpoints::LAUNCH_DISK.pass().await?;
-    let shape = manifest.shape;
     let copy = Copy { image: &request.image, files, shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
     let running = restore::start(host, copy, steps).await?;
     let launched = caught(async {
@@ -81,7 +82,8 @@ async fn record(running: &Running, files: &MachineFiles) -> Result<(), HostError
     failpoints::LAUNCH_GUEST.pass().await?;
     let process = RunningProcess { identity: running.vm.process(), cell: running.cell.number };
     let record = MachineRecord { image: running.image.clone(), shape: Some(running.shape), launched: true, process: Some(process) };
-    restore::note_running(files).and_then(|()| record.write(files)).map_err(HostError::internal("record the launch"))?;
+    let files = files.clone();
+    blocking(move || restore::note_running(&files).and_then(|()| record.write(&files)), "record the launch").await?;
     Ok(failpoints::LAUNCH_RECORD.pass().await?)
 }
 

@@ -10,6 +10,7 @@ use emberbox_agent_protocol::{Hook, HookOutcome, Identity, Reply, Request, Resto
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::blocking;
 use super::record::{MachineRecord, RunningProcess};
 use crate::agent::AgentError;
 use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec};
@@ -67,8 +68,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut
     let mut cell = host.cells.take().await?;
     steps.mark("cell");
     failpoints::RESTORE_CELL.pass().await?;
-    File::create(copy.files.still()).map_err(HostError::internal("note that the machine stands still"))?;
-    let opened = open(host, &copy).map_err(HostError::internal("open the snapshot"))?;
+    let opened = open(host, &copy).await?;
     let tap = cell.tap.take().ok_or_else(|| HostError::internal("use a cell")(io::Error::other("its tap is in use")))?;
     let uid = host.cells.user_of(&cell);
     let spec = VmSpec {
@@ -82,7 +82,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut
     };
     let vm = host.engine.restore(spec, opened.1).await?;
     let process = RunningProcess { identity: vm.process(), cell: cell.number };
-    let running = Arc::new(Running { image: copy.image.clone(), shape: copy.shape, vm, cell });
+    let running = Arc::new(Running::new(copy.image.clone(), copy.shape, vm, cell));
     let launched = copy.layer.is_some();
     let record = MachineRecord { image: copy.image.clone(), shape: Some(copy.shape), launched, process: Some(process) };
     if let Err(error) = super::caught(load(&running, &record, &mut copy, steps)).await {
@@ -95,7 +95,8 @@ pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut
 /// Puts the started process on record, waits for the proof of the machine's files, then lets the process touch its disk.
 async fn load(running: &Running, record: &MachineRecord, copy: &mut Copy<'_>, steps: &mut Steps) -> Result<(), HostError> {
     failpoints::RESTORE_START.pass().await?;
-    record.write(copy.files).map_err(HostError::internal("record the machine's process"))?;
+    let (record, files) = (record.clone(), copy.files.clone());
+    blocking(move || record.write(&files), "record the machine's process").await?;
     steps.mark("process");
     failpoints::RESTORE_PROCESS.pass().await?;
     if let Some(proof) = copy.proof.take() {
@@ -107,15 +108,21 @@ async fn load(running: &Running, record: &MachineRecord, copy: &mut Copy<'_>, st
     Ok(failpoints::RESTORE_STATE.pass().await?)
 }
 
-fn open(host: &LocalHost, copy: &Copy<'_>) -> io::Result<(VmDisk, Restore)> {
-    let image: ImageFiles = host.layout.image(copy.image);
-    let layers = [(&*copy.files.disk(), DiskFormat::Qcow2), (&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
-    let root = VmDisk { serial: "root", read_only: false, layers: disk::open_layers(&layers, false)? };
-    let layer = match copy.layer {
-        Some(files) => Some((File::open(files.memory())?, File::open(files.memory_runs())?)),
-        None => None,
+/// From here on the machine is noted as standing still.
+async fn open(host: &LocalHost, copy: &Copy<'_>) -> Result<(VmDisk, Restore), HostError> {
+    let (image, files) = (host.layout.image(copy.image), copy.files.clone());
+    let (base, state, layer) = (copy.base.clone(), copy.state.clone(), copy.layer.cloned());
+    let work = move || {
+        File::create(files.still())?;
+        let layers = [(&*files.disk(), DiskFormat::Qcow2), (&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
+        let root = VmDisk { serial: "root", read_only: false, layers: disk::open_layers(&layers, false)? };
+        let layer = match layer {
+            Some(files) => Some((File::open(files.memory())?, File::open(files.memory_runs())?)),
+            None => None,
+        };
+        Ok((root, Restore { base: File::open(base.memory())?, layer, state: File::open(state.state())? }))
     };
-    Ok((root, Restore { base: File::open(copy.base.memory())?, layer, state: File::open(copy.state.state())? }))
+    blocking(work, "open the snapshot").await
 }
 
 /// Tells the guest that it is a copy: clock, entropy, identity, then its application runs again and the hook is called.

@@ -13,10 +13,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::caught;
 use super::hooks::HookName;
 use super::record::MachineRecord;
 use super::restore::{self, Copy};
+use super::{blocking, caught};
 use crate::layout::{MachineFiles, SnapshotFiles, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
 use crate::snapshot::Manifest;
@@ -34,7 +34,12 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
     let running = match caught(restore(host, &request, &files, &mut steps)).await {
         Ok(running) => running,
         Err(error) => {
-            put_back(&files);
+            let back = move || {
+                put_back(&files);
+                Ok(())
+            };
+            // It says itself what it could not do.
+            let _ = blocking(back, "put the snapshot back").await;
             return Err(error);
         }
     };
@@ -52,8 +57,10 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
         running.end().await;
         return Err(HostError::MachineLost { machine: request.machine, reason: error.to_string() });
     }
-    if let Err(error) = restore::note_running(&files) {
-        tracing::warn!(%error, machine = %request.machine, "a machine that runs is still noted as standing still");
+    let noted = files.clone();
+    if let Err(error) = blocking(move || restore::note_running(&noted), "note that the machine runs").await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, machine = %request.machine, "a machine that runs is still noted as standing still");
     }
     host.insert(request.machine, running.clone());
     if let Some(call) = &request.resume {
@@ -103,7 +110,8 @@ async fn restore(
     steps.mark("manifest");
     failpoints::RESUME_MANIFEST.pass().await?;
     let _space = host.space.promise(RESUME_BYTES + if manifest.packed { manifest.memory_bytes } else { 0 })?;
-    rename(&files.snapshot().0, &files.resuming().0, files).map_err(HostError::internal("set the snapshot aside"))?;
+    let owner = files.clone();
+    blocking(move || rename(&owner.snapshot().0, &owner.resuming().0, &owner), "set the snapshot aside").await?;
     steps.mark("snapshot");
     failpoints::RESUME_SNAPSHOT.pass().await?;
     let aside = files.resuming();
@@ -116,9 +124,10 @@ async fn restore(
     let proof = tokio::task::spawn_blocking(move || manifest.check_own(&proved));
     let copy = Copy { image: &record.image, files, shape, base: &base, state: &aside, layer: Some(&aside), proof: Some(proof) };
     let running = restore::start(host, copy, steps).await.map_err(own)?;
-    if let Err(error) = rename(&files.resuming().0, &files.resumed().0, files) {
+    let owner = files.clone();
+    if let Err(error) = blocking(move || rename(&owner.resuming().0, &owner.resumed().0, &owner), "mark the snapshot as used").await {
         running.end().await;
-        return Err(HostError::internal("mark the snapshot as used")(error));
+        return Err(error);
     }
     if packed && let Err(error) = std::fs::remove_file(files.resumed().packed_memory()) {
         tracing::warn!(%error, machine = %request.machine, "compressed memory that is not needed any more could not be removed");

@@ -69,8 +69,8 @@ fn confine(to: &Confinement) -> io::Result<()> {
     }
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_NOFILE, to.open_files, to.open_files)?;
-    // A container's root may not raise what it was given.
-    let threads = getrlimit(Resource::RLIMIT_NPROC)?.1.min(to.threads);
+    // Not above what this process has: a container's root may not raise it.
+    let threads = getrlimit(Resource::RLIMIT_NPROC)?.0.min(to.threads);
     setrlimit(Resource::RLIMIT_NPROC, threads, threads)?;
     let gid = Gid::from_raw(to.uid);
     match to.group {
