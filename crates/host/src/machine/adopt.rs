@@ -165,9 +165,14 @@ fn cell_of(host: &LocalHost, vm: &dyn Vm, number: u32) -> Result<Cell, NetworkEr
     host.cells.adopt(namespace, number)
 }
 
-/// The first number of a line of `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped.
+/// The first number of a line of `/proc/<pid>/status`: the directory's own owner is root for processes that may not be dumped. None of a process that has ended
+/// and waits for its parent: nobody can do anything about it.
 pub(crate) fn status_number(pid: i32, name: &str) -> Option<u32> {
+    const ENDED: &str = "State:\tZ";
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    if status.lines().any(|line| line.starts_with(ENDED)) {
+        return None;
+    }
     status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
@@ -229,6 +234,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn a_process_that_has_ended_is_nobodys() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let uid = status_number(i32::try_from(std::process::id()).unwrap(), "Uid:");
+        assert!(uid.is_some());
+        let limit = std::time::Instant::now() + Duration::from_secs(10);
+        while status_number(pid, "Uid:").is_some() && std::time::Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "it waits for its parent");
+        assert_eq!(status_number(pid, "Uid:"), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn an_image_is_in_use_while_any_machines_record_names_it() {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::boot::{BootSpec, Booted, boot};
 use super::capture::remember;
-use super::caught;
+use super::{caught, remove};
 use crate::agent::AgentError;
 use crate::engine::{DiskFormat, EngineError, VmDisk};
 use crate::layout::occupied_bytes;
@@ -51,11 +51,11 @@ pub(crate) async fn build_root_disk(host: &Arc<LocalHost>, request: BuildRootDis
     drop(space);
     // Before anything is deleted: what is free then tells nothing.
     let outcome = outcome.map_err(|error| host.space.explain(error));
-    let cleaned = remove_directory(&work);
+    let cleaned = remove(&work, "remove a build's files").await;
     if outcome.is_err() {
-        remove_directory(&image.0).map_err(HostError::internal("remove a failed build"))?;
+        remove(&image.0, "remove a failed build").await?;
     }
-    cleaned.map_err(HostError::internal("remove a build's files"))?;
+    cleaned?;
     outcome
 }
 

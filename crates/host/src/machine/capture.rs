@@ -13,7 +13,7 @@ use super::boot::{BootSpec, Booted, boot};
 use super::hooks::HookName;
 use super::restore::{self, Copy};
 use super::suspend::FROZEN_WITHIN;
-use super::{blocking, caught};
+use super::{blocking, caught, remove};
 use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
@@ -41,11 +41,11 @@ pub(crate) async fn capture_image(host: &Arc<LocalHost>, request: CaptureImage, 
     drop(space);
     // Before anything is deleted: what is free then tells nothing.
     let outcome = outcome.map_err(|error| host.space.explain(error));
-    remove_directory(&work).map_err(HostError::internal("remove a capture's files"))?;
+    remove(&work, "remove a capture's files").await?;
     if outcome.is_err() {
         // The root disk stays: it belongs to whoever built it.
         for leftover in [image.snapshot().0, in_progress(&image).0] {
-            remove_directory(&leftover).map_err(HostError::internal("remove a failed snapshot"))?;
+            remove(&leftover, "remove a failed snapshot").await?;
         }
     }
     outcome?;
@@ -215,7 +215,7 @@ async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFi
     let machine = MachineId(Uuid::new_v4());
     let files = host.layout.machine(machine);
     let outcome = caught(validate_copy(host, request, image, call, machine, &files)).await;
-    remove_directory(&files.0).map_err(HostError::internal("remove the test machine"))?;
+    remove(&files.0, "remove the test machine").await?;
     HookName::Validate.check(call, outcome?)
 }
 

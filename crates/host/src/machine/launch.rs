@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::hooks::{HookName, run_body};
 use super::record::{MachineRecord, RunningProcess};
 use super::restore::{self, Copy};
-use super::{blocking, caught};
+use super::{blocking, caught, remove};
 use crate::layout::MachineFiles;
-use crate::local::{LocalHost, Running, remove_directory};
+use crate::local::{LocalHost, Running};
 use crate::snapshot::Manifest;
 use crate::steps::Steps;
 use crate::{HostError, LaunchMachine, StepTimings, failpoints, pressure};
@@ -32,7 +32,7 @@ pub(crate) async fn launch(host: &Arc<LocalHost>, request: LaunchMachine) -> Res
             Ok(steps.finish())
         }
         Err(error) => {
-            if let Err(error) = blocking(move || remove_directory(&files.0), "remove a machine's files").await {
+            if let Err(error) = remove(&files.0, "remove a machine's files").await {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, machine = %request.machine, "the files of a failed launch could not be removed");
             }
