@@ -6,10 +6,11 @@
 //!     └────────────────────────────── the driver writes status 0 ─────┴─────────────────────────────┘
 //! ```
 //! One lock guards a device with its registers: a vCPU's access and the worker's work exclude each other, and whoever holds the lock of a paused device
-//! sees it at rest, with nothing under way.
+//! sees it at rest, with nothing under way. What a driver asks at every interrupt is outside of it ([`Interrupts`]): it need not wait for a disk.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK,
@@ -28,12 +29,50 @@ const VERSION: u32 = 2;
 const VENDOR: u32 = u32::from_le_bytes(*b"EMBR");
 const CONFIG: u64 = 0x100;
 pub(crate) const QUEUE_NOTIFY: u64 = 0x50;
+const INTERRUPT_STATUS: u64 = 0x60;
+const INTERRUPT_ACKNOWLEDGE: u64 = 0x64;
 const USED_RING: u32 = 1;
 const CONFIG_CHANGED: u32 = 2;
 /// Status bits that a driver sets on its way up.
 const DRIVERS_OWN: u32 =
     VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED;
 const QUEUE_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+/// Why a device has interrupted: the registers of it that a driver reads and writes at each interrupt, while the device may be at work on something else.
+#[derive(Default)]
+pub(crate) struct Interrupts(AtomicU32);
+
+impl Interrupts {
+    fn add(&self, why: u32) {
+        self.0.fetch_or(why, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn set(&self, status: u32) {
+        self.0.store(status, Ordering::SeqCst);
+    }
+
+    /// A vCPU reads a register. False when it is none of these.
+    pub(crate) fn read(&self, offset: u64, data: &mut [u8]) -> bool {
+        match <&mut [u8; 4]>::try_from(data) {
+            Ok(word) if offset == INTERRUPT_STATUS => *word = self.get().to_le_bytes(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// A vCPU writes a register. False when it is none of these.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> bool {
+        match <[u8; 4]>::try_from(data) {
+            Ok(word) if offset == INTERRUPT_ACKNOWLEDGE => self.0.fetch_and(!u32::from_le_bytes(word), Ordering::SeqCst),
+            _ => return false,
+        };
+        true
+    }
+}
 
 /// A device in its slot.
 pub(crate) struct Transport {
@@ -48,7 +87,7 @@ pub(crate) struct Transport {
     features_page: u32,
     driver_features_page: u32,
     queue_selected: u32,
-    interrupt_status: u32,
+    interrupts: Arc<Interrupts>,
     config_generation: u32,
 }
 
@@ -71,7 +110,7 @@ impl Transport {
             features_page: 0,
             driver_features_page: 0,
             queue_selected: 0,
-            interrupt_status: 0,
+            interrupts: Arc::default(),
             config_generation: 0,
         })
     }
@@ -79,6 +118,10 @@ impl Transport {
     /// Written to raise the device's interrupt: KVM listens.
     pub(crate) fn line(&self) -> &EventFd {
         &self.line
+    }
+
+    pub(crate) fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
     }
 
     /// One a queue, rung by KVM when the driver writes the queue's number to [`QUEUE_NOTIFY`].
@@ -126,7 +169,7 @@ impl Transport {
     }
 
     fn interrupt(&mut self, why: u32) {
-        self.interrupt_status |= why;
+        self.interrupts.add(why);
         ring(&self.line);
     }
 
@@ -152,7 +195,7 @@ impl Transport {
         for bell in &self.bells {
             ring(bell);
         }
-        if self.interrupt_status != 0 {
+        if self.interrupts.get() != 0 {
             // What was raised just before a snapshot may not have reached the interrupt controller's state. Too often does no harm.
             ring(&self.line);
         }
@@ -161,6 +204,9 @@ impl Transport {
     /// A vCPU reads a register. Whatever the width and the offset, `data` is filled.
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
+        if self.interrupts.read(offset, data) {
+            return;
+        }
         if let Some(offset) = offset.checked_sub(CONFIG) {
             let config = usize::try_from(offset).ok().and_then(|offset| self.device.config().get(offset..)).unwrap_or_default();
             let length = config.len().min(data.len());
@@ -183,7 +229,6 @@ impl Transport {
             },
             0x34 => self.selected().map_or(0, |queue| queue.max_size().into()),
             0x44 => self.selected().is_some_and(|queue| queue.ready()).into(),
-            0x60 => self.interrupt_status,
             0x70 => self.status,
             0xfc => self.config_generation,
             _ => 0,
@@ -200,6 +245,9 @@ impl Transport {
 
     /// A vCPU writes a register.
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
+        if self.interrupts.write(offset, data) {
+            return;
+        }
         if let Some(offset) = offset.checked_sub(CONFIG) {
             if self.status & VIRTIO_CONFIG_S_DRIVER != 0 {
                 self.device.write_config(offset, data);
@@ -221,7 +269,6 @@ impl Transport {
                     ring(bell);
                 }
             }
-            0x64 => self.interrupt_status &= !value,
             0x70 => self.set_status(value),
             _ => self.set_queue_register(offset, value),
         }
@@ -297,7 +344,7 @@ impl Transport {
         self.features_page = 0;
         self.driver_features_page = 0;
         self.queue_selected = 0;
-        self.interrupt_status = 0;
+        self.interrupts.set(0);
     }
 
     pub(crate) fn save(&self) -> TransportRecord {
@@ -308,7 +355,7 @@ impl Transport {
             features_page: self.features_page,
             driver_features_page: self.driver_features_page,
             queue_selected: self.queue_selected,
-            interrupt_status: self.interrupt_status,
+            interrupt_status: self.interrupts.get(),
             config_generation: self.config_generation,
             queues: self.queues.iter().map(QueueRecord::of).collect(),
             device: self.device.save(),
@@ -335,7 +382,7 @@ impl Transport {
         self.features_page = record.features_page;
         self.driver_features_page = record.driver_features_page;
         self.queue_selected = record.queue_selected;
-        self.interrupt_status = record.interrupt_status;
+        self.interrupts.set(record.interrupt_status);
         self.config_generation = record.config_generation;
         !self.is_working() || self.device.start(self.features).is_ok()
     }
