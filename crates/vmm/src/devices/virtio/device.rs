@@ -59,7 +59,8 @@ pub(crate) trait VirtioDevice: Send {
     fn stop(&mut self);
     /// Does a bounded amount of work.
     fn serve(&mut self, wake: Wake, queues: &mut Queues<'_>) -> Result<Served, Fault>;
-    /// A descriptor whose readiness wakes the device.
+    /// A descriptor whose readiness wakes the device, once. A device that leaves something there says so ([`Served::more`]), or looks again when its first
+    /// queue's bell rings.
     fn host_fd(&self) -> Option<RawFd> {
         None
     }

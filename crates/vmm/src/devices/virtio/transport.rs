@@ -148,10 +148,9 @@ impl Transport {
                 if served.interrupt {
                     self.interrupt(USED_RING);
                 }
-                if served.more
-                    && let Wake::Queue(index) = wake
-                {
-                    ring(&self.bells[index]);
+                if served.more {
+                    // What waits at the host's end does not ring again by itself: its device looks there, too, when its first queue's bell rings.
+                    ring(&self.bells[if let Wake::Queue(index) = wake { index } else { 0 }]);
                 }
             }
             Err(fault) => self.stop_working(&fault),
@@ -391,4 +390,57 @@ impl Transport {
 /// A full counter has been rung already.
 fn ring(bell: &EventFd) {
     let _ = bell.write(1);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::testing::ram;
+    use super::super::{DeviceRecord, Fault, Served};
+    use super::*;
+
+    /// Never done, wherever it is asked to look.
+    struct Endless;
+
+    impl VirtioDevice for Endless {
+        fn kind(&self) -> u32 {
+            4
+        }
+        fn features(&self) -> u64 {
+            0
+        }
+        fn queue_sizes(&self) -> &'static [u16] {
+            &[16, 16]
+        }
+        fn config(&self) -> &[u8] {
+            &[]
+        }
+        fn start(&mut self, _features: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn stop(&mut self) {}
+        fn serve(&mut self, _wake: Wake, _queues: &mut Queues<'_>) -> Result<Served, Fault> {
+            Ok(Served { interrupt: false, more: true })
+        }
+        fn save(&self) -> DeviceRecord {
+            DeviceRecord::Entropy
+        }
+        fn load(&mut self, _record: &DeviceRecord) -> bool {
+            true
+        }
+    }
+
+    /// Frames that were left in the tap after a full turn stayed there until others came: a tap's readiness is an edge.
+    #[test]
+    fn a_device_that_gave_way_is_woken_again() {
+        let mut transport = Transport::new(Box::new(Endless), ram()).unwrap();
+        transport.resume();
+        crate::fuzzing::set_up(&mut transport, false);
+        let rung = |transport: &Transport| transport.bells().iter().map(|bell| bell.read().is_ok()).collect::<Vec<_>>();
+        assert_eq!(rung(&transport), [true, true], "rung at the start");
+        transport.serve(Wake::Host);
+        assert_eq!(rung(&transport), [true, false]);
+        transport.serve(Wake::Queue(1));
+        assert_eq!(rung(&transport), [false, true]);
+    }
 }
