@@ -18,7 +18,7 @@ const KIB: u64 = 1 << 10;
 const PAGE: u64 = 4096;
 /// Around the guest's page cache, so that each access is the device's.
 const O_DIRECT: i32 = 0o40_000;
-const NETWORK_TIMEOUT: Duration = Duration::from_secs(60);
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Accesses of a file in blocks, by one thread or several.
 struct Access {
