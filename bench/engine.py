@@ -2,7 +2,8 @@
 """What the engines cost where the CPU has virtualization, against each other, in the lab (docs/lab.md) or on a host that has it:  make bench SUITE=engine
 
 restore.<engine>       from the start of the process to the agent's first answer, of a launch without hooks: all its steps but those that name the cell and files.
-                       kvm_pooled finds a monitor that stands ready, kvm starts one, kvm_2048mib is kvm_pooled with four times the memory
+                       kvm_pooled finds a monitor that stands ready, kvm starts one, kvm_2048mib is kvm_pooled with four times the memory, kvm_faulting is
+                       kvm_pooled without a working set: what that saves
 runs.<engine>          of that, what the engine takes: until the guest runs. The rest is the guest's own work, which under emulation is most of it
 step.<engine>.<step>   each step of those launches
 suspend.<engine>       SuspendMicrovm called -> SUSPENDED is seen; the guest has dirtied 16 MiB since it was last written
@@ -126,8 +127,8 @@ def overhead_kib(pid):
     return kib
 
 
-def configuration(kind, pool=4):
-    return f'engine.kind = "{kind}"\nnetwork.pool = {pool}\n'
+def configuration(kind, pool=4, working_set=True):
+    return f'engine.kind = "{kind}"\nnetwork.pool = {pool}\nsnapshot.working_set = {str(working_set).lower()}\n'
 
 
 def image(daemon, memory_mib):
@@ -145,6 +146,9 @@ def measure_kvm(samples):
         Bench(samples, "kvm_2048mib", daemon, large).measure_restores()
         Bench(samples, "kvm", daemon, small).measure_suspensions()
         pooled.measure_many()
+        daemon.config.write_text(configuration("kvm", working_set=False))
+        daemon.restart("stop")
+        Bench(samples, "kvm_faulting", daemon, small).measure_restores()
         daemon.config.write_text(configuration("kvm", pool=0))
         daemon.restart("stop")
         alone = Bench(samples, "kvm", daemon, small)
@@ -197,6 +201,7 @@ def main():
         ("restore.qemu", "restore.kvm", 4, ">="),
         ("restore.qemu", "restore.kvm_pooled", 8, ">="),
         ("restore.kvm_2048mib", "restore.kvm_pooled", None, "<="),
+        ("restore.kvm_faulting", "restore.kvm_pooled", None, ">="),
         ("runs.qemu", "runs.kvm", None, ">="),
         ("runs.qemu", "runs.kvm_pooled", None, ">="),
         ("runs.kvm_2048mib", "runs.kvm_pooled", None, "<="),

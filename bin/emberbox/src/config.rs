@@ -47,6 +47,8 @@ pub(crate) struct Snapshot {
     pub compress: Compress,
     /// A suspension that takes longer is given up.
     pub within_seconds: u64,
+    /// Whether builds record what launches touch, and launches have it in place.
+    pub working_set: bool,
 }
 
 /// A slow disk writes a large MicroVM in this.

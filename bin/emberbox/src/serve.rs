@@ -199,6 +199,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
         disk_reserve: config.storage.reserve_mib << 20,
         compression: config.snapshot.compress.into(),
         suspend_within: Duration::from_secs(config.snapshot.within_seconds),
+        working_sets: config.snapshot.working_set,
     });
     Ok(Arc::new(HostHandle(host.await?)))
 }

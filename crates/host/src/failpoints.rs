@@ -53,6 +53,7 @@ emberbox_failpoints::declare! {
     /// The machine that `/validate` is asked of has files, then a process.
     CAPTURE_TEST_FILES = "host.capture.test_files";
     CAPTURE_TEST_START = "host.capture.test_start";
+    CAPTURE_WORKING_SET = "host.capture.working_set";
     CAPTURE_VALIDATE = "host.capture.validate";
 
     /// An image's files were read because it was not known that they are whole.

@@ -179,6 +179,11 @@ impl SnapshotFiles {
     pub(crate) fn state(&self) -> PathBuf {
         self.0.join("state")
     }
+
+    /// Of an image: the pages that its copies touch when they come up.
+    pub(crate) fn working_set(&self) -> PathBuf {
+        self.0.join("workingset")
+    }
 }
 
 /// Writes `path` so that it holds either its old content or all of the new one, whatever happens.

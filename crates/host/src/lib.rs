@@ -26,6 +26,7 @@ pub mod survey;
 mod sys;
 mod usage;
 mod words;
+mod working_set;
 
 pub use api::{
     BUILDER_MEMORY_MIB, BuildRootDisk, CaptureImage, CapturedImage, ConnectError, Container, ContainerConfig, EndCause, GuestStream,

@@ -51,6 +51,8 @@ pub struct LocalHostConfig {
     /// A suspension that the disk has not written by then is given up, and the machine goes on. Less than control waits for any call: whoever is given up by
     /// that cannot undo anything.
     pub suspend_within: Duration,
+    /// Whether what copies of an image touch is recorded and put in place before they run, where the engine can.
+    pub working_sets: bool,
 }
 
 /// Which engine runs machines.
@@ -95,6 +97,7 @@ pub struct LocalHost {
     pub(crate) cgroups: Cgroups,
     pub(crate) compression: Compression,
     pub(crate) suspend_within: Duration,
+    pub(crate) working_sets: bool,
     /// Held for reading while a copy of an image comes into being, for writing while an image is deleted.
     pub(crate) image_use: tokio::sync::RwLock<()>,
     machines: Mutex<HashMap<MachineId, Arc<Running>>>,
@@ -140,6 +143,7 @@ impl LocalHost {
         let told = engine.clone();
         let cells = CellPool::start(&config.network, &layout.network(), Box::new(move |uid| told.cell_is_ready(uid))).await?;
         let cells_name = cells.name().to_owned();
+        let working_sets = config.working_sets && engine.uses_working_sets();
         let host = Arc::new(Self {
             layout,
             base,
@@ -150,6 +154,7 @@ impl LocalHost {
             verifier: Verifier::default(),
             compression: config.compression,
             suspend_within: config.suspend_within,
+            working_sets,
             cgroups: Cgroups::start(&cells_name),
             space: Space::new(config.data.clone(), config.disk_reserve),
             image_use: tokio::sync::RwLock::default(),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::layout::SnapshotFiles;
 use crate::snapshot::packed::{Compression, Pages};
 use crate::snapshot::sum::{Sum, Summer};
-use crate::sys::memory::{PAGE, private_pages, read_process};
+use crate::sys::memory::{PAGE, Page, read_process, touched_pages};
 
 /// Clean pages between two dirty runs are written too when they are fewer: each run costs a mapping at resume and the kernel limits those to 65,530.
 const GAP: u64 = 16 * PAGE;
@@ -99,7 +99,11 @@ impl PrivateMemory {
         let earlier = self.earlier.memory_runs().exists().then_some(&self.earlier);
         let address = guest_memory_address(self.pid, &self.base, earlier)?;
         let mut runs = Runs::default();
-        private_pages(self.pid, address, self.length, |page| runs.add(page))?;
+        touched_pages(self.pid, address, self.length, |page, whose| {
+            if whose == Page::Own {
+                runs.add(page);
+            }
+        })?;
         let earlier = match earlier {
             Some(files) => read_runs(&files.memory_runs(), self.length)?,
             None => Vec::new(),
@@ -137,7 +141,7 @@ impl PrivateMemory {
 }
 
 /// Where the process has mapped the first byte of guest memory.
-fn guest_memory_address(pid: i32, base: &Path, earlier: Option<&SnapshotFiles>) -> io::Result<u64> {
+pub(crate) fn guest_memory_address(pid: i32, base: &Path, earlier: Option<&SnapshotFiles>) -> io::Result<u64> {
     let mut inodes = vec![std::fs::metadata(base)?.ino()];
     inodes.extend(earlier.and_then(|files| std::fs::metadata(files.memory()).ok()).map(|metadata| metadata.ino()));
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;

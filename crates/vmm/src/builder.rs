@@ -6,11 +6,12 @@ use std::sync::Arc;
 use kvm_ioctls::Kvm;
 
 use crate::arch::{boot, vcpu_state};
-use crate::control::{BootFiles, Common, RestoreFiles};
+use crate::control::{BootFiles, Common, RestoreFiles, WorkingSetFile};
 use crate::devices::virtio::{Transport, VirtioDevice};
 use crate::devices::{Balloon, Block, Disk, Entropy, Net};
 use crate::machine::{Machine, MachineError};
 use crate::memory::GuestRam;
+use crate::memory::working_set::Touched;
 use crate::snapshot;
 use crate::steps::Steps;
 use crate::vm::EmptyVm;
@@ -34,12 +35,22 @@ pub(crate) fn boot(vm: EmptyVm, common: Common, files: BootFiles, command_line: 
     Ok(machine)
 }
 
-/// A machine where its snapshot left it, paused.
-pub(crate) fn restore(vm: EmptyVm, common: Common, files: RestoreFiles, steps: &mut Steps) -> Result<Machine, MachineError> {
+/// A machine where its snapshot left it, paused, and what of its memory is to be put in place once it runs.
+pub(crate) fn restore(
+    vm: EmptyVm,
+    common: Common,
+    files: RestoreFiles,
+    steps: &mut Steps,
+) -> Result<(Machine, Vec<Touched>), MachineError> {
     let record = snapshot::read(&files.state)?;
     steps.mark("read_state");
     let layer = files.layer.as_ref().map(|(pages, runs)| (pages, runs));
     let ram = Arc::new(GuestRam::private(&files.base, layer, common.memory_mib)?);
+    let working_set = match files.working_set {
+        WorkingSetFile::Unknown => Vec::new(),
+        WorkingSetFile::Recorded => ram.read_single_pages().map(|()| Vec::new())?,
+        WorkingSetFile::Known(list) => ram.working_set(&list)?,
+    };
     steps.mark("memory");
     let memory_mib = common.memory_mib;
     let groups = devices(common, &ram)?;
@@ -47,7 +58,10 @@ pub(crate) fn restore(vm: EmptyVm, common: Common, files: RestoreFiles, steps: &
     steps.mark("devices");
     machine.load(&record)?;
     steps.mark("load_state");
-    Ok(machine)
+    let (later, first): (Vec<_>, Vec<_>) = working_set.into_iter().partition(|touched| touched.later);
+    machine.put_in_place(&first);
+    steps.mark("working_set");
+    Ok((machine, later))
 }
 
 /// The VM that was prepared, or a new one. One of another size is of no use, and its threads would stay.

@@ -24,9 +24,10 @@ thread_local! {
 /// A device by the number of its kind, from 0.
 pub const DEVICES: [&str; 4] = ["block", "net", "entropy", "balloon"];
 
-/// A snapshot's state file.
+/// A snapshot's state file, and its list of pages.
 pub fn snapshot(bytes: &[u8]) {
     crate::snapshot::fuzz(bytes);
+    crate::memory::working_set::fuzz(bytes);
 }
 
 /// What a peer of the control socket sends.

@@ -38,6 +38,7 @@ pub use arch::cpuid::CpuProfile;
 pub use devices::DiskFormat;
 pub use jail::JailError;
 pub use log::with_causes;
+pub use memory::working_set::{Touched, encode as encode_working_set};
 pub use probe::{ProbeError, probe};
 pub use snapshot::FORMAT as STATE_FORMAT;
 

@@ -14,10 +14,12 @@ use crate::arch::vm_state::VmState;
 use crate::control::Stats;
 use crate::devices::virtio::Transport;
 use crate::devices::{Bus, DiskError, Ports, Workers, lock};
+use crate::memory::working_set::Touched;
 use crate::memory::{GuestRam, MemoryError};
 use crate::random;
 use crate::snapshot::{self, MachineRecord, SnapshotError};
 use crate::steps::Steps;
+use crate::vcpu::prefault;
 use crate::vm::{EmptyVm, VmError};
 
 const GENERATION_BYTES: usize = 16;
@@ -167,6 +169,25 @@ impl Machine {
         }
         self.bus().ports().load(&record.serial).map_err(MachineError::Device)?;
         self.change_generation()
+    }
+
+    /// Spares a machine that has never run the faults of its first accesses to these pages. What cannot be done is left to the faults.
+    pub(crate) fn put_in_place(&self, pages: &[Touched]) {
+        if !pages.iter().all(|touched| self.ram.populate(*touched).is_ok()) {
+            return;
+        }
+        let Some((_, vcpu)) = self.vm.vcpus.each().next() else { return };
+        for (start, length) in pages.iter().flat_map(|touched| self.ram.pieces(*touched)) {
+            if prefault::map(&vcpu, start, length).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Of a machine that runs: the next page costs no reading of the file.
+    pub(crate) fn read_ahead(&self, pages: Touched) {
+        // The guest's own access does what this could not.
+        let _ = self.ram.populate(pages);
     }
 
     fn check_shape(&self, record: &MachineRecord) -> Result<(), MachineError> {

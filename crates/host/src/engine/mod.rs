@@ -77,6 +77,16 @@ pub(crate) struct Restore {
     /// A suspended machine's own pages and the list of where they are.
     pub layer: Option<(File, File)>,
     pub state: File,
+    pub working_set: WorkingSet,
+}
+
+/// Which pages copies of an image touch when they come up: what an engine has in place, they need not wait for.
+pub(crate) enum WorkingSet {
+    Unknown,
+    /// To be found out from this machine.
+    Recorded,
+    /// The list.
+    Known(File),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +110,8 @@ pub(crate) trait Engine: Send + Sync {
     async fn boot(&self, spec: VmSpec, boot: Boot) -> Result<Arc<dyn Vm>, EngineError>;
     /// Starts the process of a machine that [`Vm::run_restored`] will bring back.
     async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError>;
+    /// Whether it has any use for a [`WorkingSet`].
+    fn uses_working_sets(&self) -> bool;
     /// A cell has been made whose machine will run as `uid`: whatever of its process can be prepared may be.
     fn cell_is_ready(&self, uid: u32);
     /// Takes over a living process after a restart of the daemon.

@@ -7,21 +7,19 @@ use std::time::Duration;
 
 use emberbox_agent_protocol::{Application, Capabilities, HookOutcome, LogLine, Reply, Request};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::boot::{BootSpec, Booted, boot};
 use super::hooks::HookName;
-use super::restore::{self, Copy};
 use super::suspend::FROZEN_WITHIN;
-use super::{blocking, caught, remove};
+use super::{blocking, caught, rehearsal, remove};
 use crate::agent::{AgentError, AgentLink};
 use crate::engine::{DiskFormat, VmDisk};
-use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles, occupied_bytes, sync_directory};
+use crate::layout::{ImageFiles, SnapshotFiles, occupied_bytes, sync_directory};
 use crate::local::{LocalHost, remove_directory};
 use crate::snapshot::manifest::{SnapshotFile, Sums};
 use crate::snapshot::{Manifest, sum::Sum};
 use crate::steps::Steps;
-use crate::{CaptureImage, CapturedImage, Container, HookCall, HostError, MachineId, Output, OutputSink, disk, failpoints};
+use crate::{CaptureImage, CapturedImage, Container, HostError, Output, OutputSink, disk, failpoints};
 
 /// Executing a container takes tens of milliseconds; mounting a disk that needs its journal replayed, seconds.
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
@@ -76,9 +74,9 @@ async fn capture_steps(
     finish(host, request, image, &new).await?;
     steps.mark("finish");
     failpoints::CAPTURE_FINISH.pass().await?;
-    if let Some(call) = &request.validate {
+    if rehearsal::is_wanted(host, request) {
         output(Output::Step("validating the snapshot".into()));
-        validate(host, request, image, call).await?;
+        rehearsal::rehearse(host, request, image).await?;
         steps.mark("validate");
         failpoints::CAPTURE_VALIDATE.pass().await?;
     }
@@ -208,40 +206,6 @@ async fn finish(host: &LocalHost, request: &CaptureImage, image: &ImageFiles, ne
 fn sums(snapshot: &SnapshotFiles) -> std::io::Result<Sums> {
     let all = [SnapshotFile::State, SnapshotFile::Memory, SnapshotFile::Disk, SnapshotFile::OverlayTemplate, SnapshotFile::RootDisk];
     all.into_iter().map(|file| Ok((file, Sum::standing(&file.path(snapshot))?))).collect()
-}
-
-/// Runs a test copy, as a launch would, and polls `/validate` in it.
-async fn validate(host: &Arc<LocalHost>, request: &CaptureImage, image: &ImageFiles, call: &HookCall) -> Result<(), HostError> {
-    let machine = MachineId(Uuid::new_v4());
-    let files = host.layout.machine(machine);
-    let outcome = caught(validate_copy(host, request, image, call, machine, &files)).await;
-    remove(&files.0, "remove the test machine").await?;
-    HookName::Validate.check(call, outcome?)
-}
-
-async fn validate_copy(
-    host: &Arc<LocalHost>,
-    request: &CaptureImage,
-    image: &ImageFiles,
-    call: &HookCall,
-    machine: MachineId,
-    files: &MachineFiles,
-) -> Result<HookOutcome, HostError> {
-    restore::create_files(files, &request.image, request.shape, image).map_err(HostError::internal("make the test machine's disk"))?;
-    failpoints::CAPTURE_TEST_FILES.pass().await?;
-    let snapshot = image.snapshot();
-    let copy = Copy { image: &request.image, files, shape: request.shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
-    let mut steps = Steps::start();
-    let running = restore::start(host, copy, &mut steps).await?;
-    let asked = caught(async {
-        failpoints::CAPTURE_TEST_START.pass().await?;
-        let identity = restore::new_identity(machine, &format!("microvm-{machine}"));
-        let hook = HookName::Validate.request(call, String::new());
-        restore::thaw(host, &running, Some(identity), Some(hook), &mut steps).await
-    });
-    let outcome = asked.await;
-    running.end().await;
-    outcome?.ok_or_else(|| AgentError::Unexpected.into())
 }
 
 /// Passes the application's output on, and notices its end.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::hooks::{HookName, run_body};
 use super::record::{MachineRecord, RunningProcess};
-use super::restore::{self, Copy};
+use super::restore::{self, Copy, Pages};
 use super::{blocking, caught, remove};
 use crate::layout::MachineFiles;
 use crate::local::{LocalHost, Running};
@@ -63,7 +63,8 @@ async fn launch_steps(
     drop(using);
     steps.mark("disk");
     failpoints::LAUNCH_DISK.pass().await?;
-    let copy = Copy { image: &request.image, files, shape, base: &snapshot, state: &snapshot, layer: None, proof: None };
+    let working_set = Pages::of(host, &manifest);
+    let copy = Copy { image: &request.image, files, shape, base: &snapshot, state: &snapshot, working_set, layer: None, proof: None };
     let running = restore::start(host, copy, steps).await?;
     let launched = caught(async {
         thaw(host, request, &running, steps).await?;

@@ -9,6 +9,7 @@ pub(crate) mod hooks;
 pub(crate) mod images;
 pub(crate) mod launch;
 pub(crate) mod record;
+mod rehearsal;
 mod restore;
 pub(crate) mod resume;
 pub(crate) mod stop;

@@ -13,9 +13,11 @@ use uuid::Uuid;
 use super::blocking;
 use super::record::{MachineRecord, RunningProcess};
 use crate::agent::AgentError;
-use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec};
+use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec, WorkingSet};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles};
 use crate::local::{LocalHost, Running};
+use crate::snapshot::Manifest;
+use crate::snapshot::manifest::SnapshotFile;
 use crate::steps::Steps;
 use crate::{HostError, ImageKey, MachineId, MachineShape, disk, failpoints, pressure};
 
@@ -36,10 +38,28 @@ pub(super) struct Copy<'a> {
     /// Guest RAM of the image, and the device state to start from.
     pub base: &'a SnapshotFiles,
     pub state: &'a SnapshotFiles,
+    pub working_set: Pages,
     /// The machine's own pages, when it was suspended; a machine without them is being launched.
     pub layer: Option<&'a SnapshotFiles>,
     /// Ends when the machine's own files have been proved: its state is not loaded before.
     pub proof: Option<JoinHandle<Result<(), HostError>>>,
+}
+
+/// What a copy is to do about its image's working set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// There is none.
+    Unknown,
+    Recorded,
+    /// It lies beside the image's memory, proved.
+    Known,
+}
+
+impl Pages {
+    pub(super) fn of(host: &LocalHost, image: &Manifest) -> Self {
+        let known = host.working_sets && image.files.contains_key(&SnapshotFile::WorkingSet);
+        if known { Self::Known } else { Self::Unknown }
+    }
 }
 
 /// The directory of a new machine, with its private disk over the image's. From here on the image is in use.
@@ -111,7 +131,7 @@ async fn load(running: &Running, record: &MachineRecord, copy: &mut Copy<'_>, st
 /// From here on the machine is noted as standing still.
 async fn open(host: &LocalHost, copy: &Copy<'_>) -> Result<(VmDisk, Restore), HostError> {
     let (image, files) = (host.layout.image(copy.image), copy.files.clone());
-    let (base, state, layer) = (copy.base.clone(), copy.state.clone(), copy.layer.cloned());
+    let (base, state, layer, working_set) = (copy.base.clone(), copy.state.clone(), copy.layer.cloned(), copy.working_set);
     let work = move || {
         File::create(files.still())?;
         let layers = [(&*files.disk(), DiskFormat::Qcow2), (&*image.disk(), DiskFormat::Qcow2), (&*image.root_disk(), DiskFormat::Raw)];
@@ -120,7 +140,12 @@ async fn open(host: &LocalHost, copy: &Copy<'_>) -> Result<(VmDisk, Restore), Ho
             Some(files) => Some((File::open(files.memory())?, File::open(files.memory_runs())?)),
             None => None,
         };
-        Ok((root, Restore { base: File::open(base.memory())?, layer, state: File::open(state.state())? }))
+        let working_set = match working_set {
+            Pages::Unknown => WorkingSet::Unknown,
+            Pages::Recorded => WorkingSet::Recorded,
+            Pages::Known => WorkingSet::Known(File::open(base.working_set())?),
+        };
+        Ok((root, Restore { base: File::open(base.memory())?, layer, state: File::open(state.state())?, working_set }))
     };
     blocking(work, "open the snapshot").await
 }

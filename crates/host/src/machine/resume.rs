@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::hooks::HookName;
 use super::record::MachineRecord;
-use super::restore::{self, Copy};
+use super::restore::{self, Copy, Pages};
 use super::{blocking, caught};
 use crate::layout::{MachineFiles, SnapshotFiles, sync_directory};
 use crate::local::{LocalHost, Running, remove_directory};
@@ -106,7 +106,7 @@ async fn restore(
         record => record.map_err(|error| lost(format!("{}: {error}", shown(&files.record()))))?,
     };
     let manifest = Manifest::load(&files.snapshot(), host.engine.identity()).map_err(own)?;
-    let base = verified_image(host, &record.image).await?;
+    let (base, working_set) = verified_image(host, &record.image).await?;
     steps.mark("manifest");
     failpoints::RESUME_MANIFEST.pass().await?;
     let _space = host.space.promise(RESUME_BYTES + if manifest.packed { manifest.memory_bytes } else { 0 })?;
@@ -122,7 +122,8 @@ async fn restore(
     let (shape, packed, proved) = (manifest.shape, manifest.packed, aside.clone());
     // Beside the start of the process: reading is what the guest is going to do anyway.
     let proof = tokio::task::spawn_blocking(move || manifest.check_own(&proved));
-    let copy = Copy { image: &record.image, files, shape, base: &base, state: &aside, layer: Some(&aside), proof: Some(proof) };
+    let copy =
+        Copy { image: &record.image, files, shape, base: &base, state: &aside, working_set, layer: Some(&aside), proof: Some(proof) };
     let running = restore::start(host, copy, steps).await.map_err(own)?;
     let owner = files.clone();
     if let Err(error) = blocking(move || rename(&owner.resuming().0, &owner.resumed().0, &owner), "mark the snapshot as used").await {
@@ -146,14 +147,14 @@ async fn unpack(manifest: Manifest, aside: &SnapshotFiles, steps: &mut Steps) ->
 }
 
 /// The snapshot of an image that is what it was when it was captured.
-async fn verified_image(host: &LocalHost, key: &ImageKey) -> Result<SnapshotFiles, HostError> {
+async fn verified_image(host: &LocalHost, key: &ImageKey) -> Result<(SnapshotFiles, Pages), HostError> {
     let image = host.layout.image(key);
     if !image.snapshot().0.exists() {
         return Err(HostError::NoSuchImage(key.clone()));
     }
     let manifest = Manifest::load(&image.snapshot(), host.engine.identity())?;
     host.verifier.verify(key, &image, &manifest).await?;
-    Ok(image.snapshot())
+    Ok((image.snapshot(), Pages::of(host, &manifest)))
 }
 
 /// A resume that did not get as far as `resumed/` has changed nothing.

@@ -56,6 +56,8 @@ pub(crate) enum SnapshotFile {
     Memory,
     #[serde(rename = "memory.runs")]
     MemoryRuns,
+    #[serde(rename = "workingset")]
+    WorkingSet,
     #[serde(rename = "disk.qcow2")]
     Disk,
     #[serde(rename = "overlay.qcow2")]
@@ -70,6 +72,7 @@ impl SnapshotFile {
             Self::State => "state",
             Self::Memory => "memory",
             Self::MemoryRuns => "memory.runs",
+            Self::WorkingSet => "workingset",
             Self::Disk => "disk.qcow2",
             Self::OverlayTemplate => "overlay.qcow2",
             Self::RootDisk => "root.ext4",
@@ -80,7 +83,7 @@ impl SnapshotFile {
     pub(crate) fn path(self, snapshot: &SnapshotFiles) -> PathBuf {
         let beside = || snapshot.0.parent().unwrap_or(Path::new("/"));
         match self {
-            Self::State | Self::Memory | Self::MemoryRuns => snapshot.0.join(self.name()),
+            Self::State | Self::Memory | Self::MemoryRuns | Self::WorkingSet => snapshot.0.join(self.name()),
             Self::Disk | Self::OverlayTemplate | Self::RootDisk => beside().join(self.name()),
         }
     }
@@ -182,7 +185,11 @@ impl Manifest {
         self.check(snapshot, |file, sum| match file {
             SnapshotFile::Disk => !Fingerprint::of(&file.path(snapshot)).is_ok_and(|now| sum.stands(&now)),
             SnapshotFile::Memory => !self.packed,
-            SnapshotFile::State | SnapshotFile::MemoryRuns | SnapshotFile::OverlayTemplate | SnapshotFile::RootDisk => true,
+            SnapshotFile::State
+            | SnapshotFile::MemoryRuns
+            | SnapshotFile::WorkingSet
+            | SnapshotFile::OverlayTemplate
+            | SnapshotFile::RootDisk => true,
         })
     }
 

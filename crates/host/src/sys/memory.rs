@@ -17,9 +17,18 @@ const FILE_OR_SHARED: u64 = 1 << 61;
 /// Entries of pagemap read at once: 2 MiB of guest memory per 4 KiB of entries would be slow, this is 256 MiB per read.
 const ENTRIES: usize = 64 * 1024;
 
-/// Calls `found` with the offset from `base` of each page in `base..base + length` that the process has written to since it mapped a file there
-/// privately. Offsets ascend.
-pub(crate) fn private_pages(pid: i32, base: u64, length: u64, mut found: impl FnMut(u64)) -> io::Result<()> {
+/// Whose a page is that a process has in its private mapping of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// The file's: at most read.
+    Shared,
+    /// Its own: written.
+    Own,
+}
+
+/// Calls `found` with the offset from `base` of each page in `base..base + length` that the process has touched, or that was mapped beside one, since it mapped
+/// a file there privately. Offsets ascend.
+pub(crate) fn touched_pages(pid: i32, base: u64, length: u64, mut found: impl FnMut(u64, Page)) -> io::Result<()> {
     let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
     let mut buffer = vec![0u8; ENTRIES * 8];
     let pages = length / PAGE;
@@ -30,10 +39,13 @@ pub(crate) fn private_pages(pid: i32, base: u64, length: u64, mut found: impl Fn
         pagemap.read_exact_at(chunk, (base / PAGE + page) * 8)?;
         for (index, entry) in chunk.chunks_exact(8).enumerate() {
             let entry = u64::from_ne_bytes(entry.try_into().expect("chunks_exact(8) gives eight bytes"));
-            let own = entry & SWAPPED != 0 || (entry & PRESENT != 0 && entry & FILE_OR_SHARED == 0);
-            if own {
-                found((page + index as u64) * PAGE);
-            }
+            let whose = match entry {
+                entry if entry & SWAPPED != 0 => Page::Own,
+                entry if entry & PRESENT == 0 => continue,
+                entry if entry & FILE_OR_SHARED == 0 => Page::Own,
+                _ => Page::Shared,
+            };
+            found((page + index as u64) * PAGE, whose);
         }
         page += count as u64;
     }

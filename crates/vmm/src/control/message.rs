@@ -29,11 +29,13 @@ pub enum Request {
         machine: MachineSpec,
         command_line: String,
     },
-    /// A machine from its snapshot, running. Descriptors: listening socket, tap, disks' layers, memory (of the image), state, and for a `layered` one the
-    /// memory of its own and the list of its runs.
+    /// A machine from its snapshot, running. Descriptors: listening socket, tap, disks' layers, memory (of the image), state, for a `layered` one the
+    /// memory of its own and the list of its runs, and the working set where it is known.
     Restore {
         machine: MachineSpec,
         layered: bool,
+        #[serde(default)]
+        working_set: WorkingSet,
     },
     Pause,
     Resume,
@@ -44,6 +46,18 @@ pub enum Request {
         pages: u32,
     },
     Stats,
+}
+
+/// Which pages copies of the image touch when they come up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkingSet {
+    #[default]
+    Unknown,
+    /// To be found out from this machine, by what the host's page cache holds afterwards.
+    Recorded,
+    /// Put in place before it runs; what it touches later, when there is time.
+    Known,
 }
 
 /// The machine's shape. What its descriptors hold must fit it.

@@ -8,10 +8,10 @@ mod message;
 mod request;
 mod server;
 
-pub use message::{Answer, Call, DiskSpec, GENERATION, MAX_LINE_BYTES, MachineSpec, Request, Stats};
+pub use message::{Answer, Call, DiskSpec, GENERATION, MAX_LINE_BYTES, MachineSpec, Request, Stats, WorkingSet};
 #[cfg(test)]
 pub(crate) use request::Descriptors;
-pub(crate) use request::{BootFiles, Common, RestoreFiles};
+pub(crate) use request::{BootFiles, Common, RestoreFiles, WorkingSetFile};
 pub(crate) use server::serve;
 
 /// For fuzzing: takes `bytes` as what a peer sends.

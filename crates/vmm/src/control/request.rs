@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
-use super::message::MachineSpec;
+use super::message::{MachineSpec, WorkingSet};
 use crate::arch::layout::MAX_DEVICES;
 use crate::devices::DiskFormat;
 
@@ -49,6 +49,14 @@ pub(crate) struct RestoreFiles {
     pub base: File,
     pub state: File,
     pub layer: Option<(File, File)>,
+    pub working_set: WorkingSetFile,
+}
+
+/// As [`WorkingSet`], with its list.
+pub(crate) enum WorkingSetFile {
+    Unknown,
+    Recorded,
+    Known(File),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,12 +99,17 @@ impl Descriptors {
         Ok((common, files))
     }
 
-    pub(crate) fn restore(mut self, spec: MachineSpec, layered: bool) -> Result<(Common, RestoreFiles), RequestError> {
+    pub(crate) fn restore(mut self, spec: MachineSpec, layered: bool, set: WorkingSet) -> Result<(Common, RestoreFiles), RequestError> {
         let common = self.common(spec)?;
         let (base, state) = (self.file()?, self.file()?);
         let layer = if layered { Some((self.file()?, self.file()?)) } else { None };
+        let working_set = match set {
+            WorkingSet::Unknown => WorkingSetFile::Unknown,
+            WorkingSet::Recorded => WorkingSetFile::Recorded,
+            WorkingSet::Known => WorkingSetFile::Known(self.file()?),
+        };
         self.end()?;
-        Ok((common, RestoreFiles { base, state, layer }))
+        Ok((common, RestoreFiles { base, state, layer, working_set }))
     }
 
     fn common(&mut self, spec: MachineSpec) -> Result<Common, RequestError> {
@@ -146,8 +159,10 @@ mod tests {
     #[test]
     fn the_number_of_descriptors_must_be_exact() {
         assert!(descriptors(7).boot(spec(1, 512, 2)).is_ok());
-        assert!(descriptors(6).restore(spec(1, 512, 2), false).is_ok());
-        assert!(descriptors(8).restore(spec(1, 512, 2), true).is_ok());
+        assert!(descriptors(6).restore(spec(1, 512, 2), false, WorkingSet::Unknown).is_ok());
+        assert!(descriptors(8).restore(spec(1, 512, 2), true, WorkingSet::Recorded).is_ok());
+        assert!(descriptors(9).restore(spec(1, 512, 2), true, WorkingSet::Known).is_ok());
+        assert_eq!(descriptors(8).restore(spec(1, 512, 2), true, WorkingSet::Known).err(), Some(RequestError::Descriptors));
         for count in [0, 1, 6, 8] {
             assert_eq!(descriptors(count).boot(spec(1, 512, 2)).err(), Some(RequestError::Descriptors));
         }

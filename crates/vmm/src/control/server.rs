@@ -1,5 +1,6 @@
 //! The monitor's main thread: waits for requests, carries them out one after the other.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,10 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::channel::{Channel, Received};
 use super::message::{Answer, Call, MachineSpec, Request};
-use super::request::{Descriptors, RequestError, check_vcpus};
+use super::request::{Common, Descriptors, RequestError, RestoreFiles, check_vcpus};
 use crate::builder;
 use crate::log::{say, with_causes};
 use crate::machine::{Machine, MachineError};
+use crate::memory::working_set::Touched;
 use crate::steps::Steps;
 use crate::vm::EmptyVm;
 
@@ -53,16 +55,22 @@ struct Server {
     kvm: Kvm,
     held: Held,
     listener: Option<UnixListener>,
+    /// What of a running machine's memory is to be put in place when nothing else is to be done.
+    later: VecDeque<Touched>,
     /// What the process has done before it was asked for anything: part of its first answer.
     before: Option<Steps>,
 }
 
 /// Serves the daemon until the process ends. Without a machine it ends when the daemon goes away.
 pub(crate) fn serve(kvm: Kvm, first: UnixStream, before: Steps) -> io::Result<()> {
-    let mut server = Server { kvm, held: Held::Nothing, listener: None, before: Some(before) };
+    let mut server = Server { kvm, held: Held::Nothing, listener: None, later: VecDeque::new(), before: Some(before) };
     let mut channels = vec![Channel::new(first)?];
     loop {
-        let (ready, new) = wait(&channels, server.listener.as_ref())?;
+        let patience = if server.later.is_empty() { PollTimeout::NONE } else { PollTimeout::ZERO };
+        let (ready, new) = wait(&channels, server.listener.as_ref(), patience)?;
+        if ready.is_empty() && !new {
+            server.read_ahead();
+        }
         let mut gone = Vec::new();
         for index in ready {
             if let Err(error) = server.hear(&mut channels[index]) {
@@ -88,10 +96,10 @@ pub(crate) fn serve(kvm: Kvm, first: UnixStream, before: Steps) -> io::Result<()
 }
 
 /// Which channels have something, and whether somebody new has come.
-fn wait(channels: &[Channel], listener: Option<&UnixListener>) -> io::Result<(Vec<usize>, bool)> {
+fn wait(channels: &[Channel], listener: Option<&UnixListener>, patience: PollTimeout) -> io::Result<(Vec<usize>, bool)> {
     let mut polled: Vec<_> = channels.iter().map(|channel| PollFd::new(channel.fd().as_fd(), PollFlags::POLLIN)).collect();
     polled.extend(listener.map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
-    match poll(&mut polled, PollTimeout::NONE) {
+    match poll(&mut polled, patience) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
@@ -119,7 +127,10 @@ impl Server {
         let mut descriptors = Descriptors::new(descriptors);
         match call.request {
             Request::Boot { machine, command_line } => self.boot(machine, &command_line, descriptors, &mut steps)?,
-            Request::Restore { machine, layered } => self.restore(machine, layered, descriptors, &mut steps)?,
+            Request::Restore { machine, layered, working_set } => {
+                let (common, files) = descriptors.restore(machine, layered, working_set)?;
+                self.restore(common, files, &mut steps)?;
+            }
             Request::SaveState => {
                 let file = descriptors.next()?.into();
                 descriptors.end()?;
@@ -178,13 +189,19 @@ impl Server {
         Ok(())
     }
 
-    fn restore(&mut self, spec: MachineSpec, layered: bool, fds: Descriptors, steps: &mut Steps) -> Result<(), ServeError> {
-        let (mut common, files) = fds.restore(spec, layered)?;
+    fn restore(&mut self, mut common: Common, files: RestoreFiles, steps: &mut Steps) -> Result<(), ServeError> {
         let vm = self.take_vm(common.vcpus, steps)?;
         self.listener = Some(common.take_listener()?);
-        let machine = builder::restore(vm, common, files, steps)?;
+        let (machine, later) = builder::restore(vm, common, files, steps)?;
+        self.later = later.into();
         self.start(machine, steps);
         Ok(())
+    }
+
+    fn read_ahead(&mut self) {
+        if let (Held::Machine(machine), Some(pages)) = (&self.held, self.later.pop_front()) {
+            machine.read_ahead(pages);
+        }
     }
 
     fn start(&mut self, mut machine: Machine, steps: &mut Steps) {

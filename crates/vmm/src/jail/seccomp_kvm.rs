@@ -2,7 +2,7 @@
 
 use kvm_bindings::{
     kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_ioeventfd, kvm_irqchip, kvm_irqfd, kvm_lapic_state, kvm_mp_state, kvm_msr_list,
-    kvm_msrs, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    kvm_msrs, kvm_pre_fault_memory, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use nix::{request_code_none as none, request_code_read as read, request_code_readwrite as both, request_code_write as write};
 
@@ -48,6 +48,7 @@ pub(super) const MAIN_IOCTLS: &[u64] = &[
     read!(KVM, 0xa6, size_of::<kvm_xcrs>()),                     // KVM_GET_XCRS
     write!(KVM, 0xa7, size_of::<kvm_xcrs>()),                    // KVM_SET_XCRS
     none!(KVM, 0xad),                                            // KVM_KVMCLOCK_CTRL
+    both!(KVM, 0xd5, size_of::<kvm_pre_fault_memory>()),         // KVM_PRE_FAULT_MEMORY
 ];
 
 /// Running a guest.

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod runs;
+pub(crate) mod working_set;
 
 use std::fs::File;
 use std::io;
@@ -15,6 +16,7 @@ use std::os::fd::AsRawFd;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 use crate::arch::layout;
+use working_set::Touched;
 
 /// What devices read and write: bounds are checked at every access.
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
@@ -31,6 +33,10 @@ pub(crate) enum MemoryError {
     Runs,
     #[error("could not read the list of a suspended machine's pages")]
     ReadRuns(#[source] io::Error),
+    #[error("the list of pages that copies touch is damaged")]
+    WorkingSet,
+    #[error("could not read the list of pages that copies touch")]
+    ReadWorkingSet(#[source] io::Error),
     #[error("guest memory does not fit the machine's layout")]
     Layout,
 }
@@ -73,6 +79,39 @@ impl GuestRam {
         &self.memory
     }
 
+    /// Has the host read one page at a time, so that what is in its page cache afterwards is what the guest has touched.
+    pub(crate) fn read_single_pages(&self) -> Result<(), MemoryError> {
+        self.memory
+            .iter()
+            .try_for_each(|region| advise(region.get_mmap().as_ptr(), region.len(), libc::MADV_RANDOM))
+            .map_err(MemoryError::Map)
+    }
+
+    /// A list of pages in the file that names them by their offset.
+    pub(crate) fn working_set(&self, list: &File) -> Result<Vec<Touched>, MemoryError> {
+        working_set::read(list, self.memory.iter().map(GuestMemoryRegion::len).sum())
+    }
+
+    /// Puts pages into place as the guest's first access would. They are within memory, as [`GuestRam::working_set`] has checked.
+    pub(crate) fn populate(&self, pages: Touched) -> io::Result<()> {
+        let advice = if pages.written { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        for (guest, length) in self.pieces(pages) {
+            let Some(region) = self.memory.find_region(guest) else { continue };
+            let address = region.get_mmap().as_ptr().wrapping_add((guest.0 - region.start_addr().0) as usize);
+            advise(address, length, advice)?;
+        }
+        Ok(())
+    }
+
+    /// Where the guest sees them: in two pieces when they span the hole.
+    pub(crate) fn pieces(&self, pages: Touched) -> impl Iterator<Item = (GuestAddress, u64)> {
+        let end = pages.offset + pages.length;
+        let low = (pages.offset < layout::LOW_RAM_END).then(|| (pages.offset, end.min(layout::LOW_RAM_END)));
+        let high = (end > layout::LOW_RAM_END).then(|| (pages.offset.max(layout::LOW_RAM_END), end));
+        let moved = high.map(|(from, to)| (from - layout::LOW_RAM_END + layout::HIGH_RAM, to - layout::LOW_RAM_END + layout::HIGH_RAM));
+        low.into_iter().chain(moved).map(|(from, to)| (GuestAddress(from), to - from))
+    }
+
     /// The pieces that KVM is told of: guest address, length, address in this process.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
         self.memory.iter().map(|region| (region.start_addr().0, region.len(), region.get_mmap().as_ptr() as u64))
@@ -96,15 +135,20 @@ impl GuestRam {
             }
             Backing::Private => {
                 let address = region.get_mmap().as_ptr().wrapping_add(within as usize);
-                // SAFETY: the range lies within one mapping of guest RAM, which nobody holds Rust references into (vm-memory hands out volatile
-                // accesses alone). The pages stay mapped; only their content changes, as the guest itself could have done.
-                check(unsafe { libc::madvise(address.cast(), length as usize, libc::MADV_DONTNEED) })
+                advise(address, length, libc::MADV_DONTNEED)
             }
         }
     }
 }
 
 const PAGE: u64 = 4096;
+
+/// Of a range within one mapping of guest RAM.
+fn advise(address: *mut u8, length: u64, advice: i32) -> io::Result<()> {
+    // SAFETY: nobody holds Rust references into guest RAM (vm-memory hands out volatile accesses alone). Its pages stay mapped; at most their content
+    // changes, as the guest itself could have done.
+    check(unsafe { libc::madvise(address.cast(), length as usize, advice) })
+}
 
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -124,8 +168,8 @@ fn map(file: &File, length: u64, sharing: i32) -> Result<*mut u8, MemoryError> {
     if address == libc::MAP_FAILED {
         return Err(MemoryError::Map(io::Error::last_os_error()));
     }
-    // A core dump of the monitor must not hold a guest's memory; KSM would tell neighbours apart. SAFETY: advice on the mapping just made.
-    unsafe { libc::madvise(address, length as usize, libc::MADV_DONTDUMP) };
+    // A core dump of the monitor must not hold a guest's memory.
+    advise(address.cast(), length, libc::MADV_DONTDUMP).map_err(MemoryError::Map)?;
     Ok(address.cast())
 }
 
@@ -203,6 +247,32 @@ mod tests {
         assert_eq!(slots, [(0, 3 << 30), (4 << 30, 1 << 30)]);
         let addresses: Vec<_> = ram.slots().map(|(_, _, address)| address).collect();
         assert_eq!(addresses[1] - addresses[0], 3 << 30, "one mapping: the host finds a page by its offset");
+    }
+
+    #[test]
+    fn pages_of_the_working_set_are_in_place_and_the_base_is_as_it_was() {
+        let base = file(4096);
+        base.write_all_at(b"base", 8192).unwrap();
+        let ram = GuestRam::private(&base, None, 4096).unwrap();
+        ram.read_single_pages().unwrap();
+        let across = Touched { offset: (3 << 30) - PAGE, length: 2 * PAGE, written: false, later: false };
+        assert_eq!(ram.pieces(across).collect::<Vec<_>>(), [(GuestAddress((3 << 30) - PAGE), PAGE), (GuestAddress(4 << 30), PAGE)]);
+        let written = Touched { offset: 8192, length: PAGE, written: true, later: false };
+        for pages in [across, written] {
+            ram.populate(pages).unwrap();
+        }
+        let (_, _, address) = ram.slots().next().unwrap();
+        let resident = |offset: u64| {
+            let mut page = [0u8];
+            // SAFETY: one page of the mapping, and one byte for the answer.
+            check(unsafe { libc::mincore((address + offset) as *mut _, PAGE as usize, page.as_mut_ptr()) }).unwrap();
+            page[0] & 1 == 1
+        };
+        assert!(resident(8192) && resident((3 << 30) - PAGE) && resident(3 << 30));
+        assert!(!resident(1 << 20));
+        let mut seen = [0; 4];
+        base.read_exact_at(&mut seen, 8192).unwrap();
+        assert_eq!(&seen, b"base");
     }
 
     #[test]

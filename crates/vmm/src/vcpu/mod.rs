@@ -6,6 +6,7 @@
 //! A parked thread holds no lock: whoever has paused the machine reads and writes the vCPU itself. Threads start parked and end with the process.
 
 mod gate;
+pub(crate) mod prefault;
 mod run;
 
 use std::io;

@@ -117,6 +117,10 @@ impl Engine for KvmEngine {
         Ok(Arc::new(vm))
     }
 
+    fn uses_working_sets(&self) -> bool {
+        true
+    }
+
     /// Starts and prepares a monitor in the background. It ends when this daemon does, unless it has got a machine.
     fn cell_is_ready(&self, uid: u32) {
         let monitors = self.monitors.clone();

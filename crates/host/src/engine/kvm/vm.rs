@@ -8,13 +8,13 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use emberbox_agent_protocol::GUEST_MAC;
-use emberbox_vmm::control::{DiskSpec, MachineSpec, Request};
+use emberbox_vmm::control::{self, DiskSpec, MachineSpec, Request};
 use tokio::net::UnixStream;
 
 use super::client;
 use super::monitor::Monitor;
 use crate::engine::process::VmProcess;
-use crate::engine::{Boot, DiskFormat, EngineError, Restore, Vm, VmSpec, channel};
+use crate::engine::{Boot, DiskFormat, EngineError, Restore, Vm, VmSpec, WorkingSet, channel};
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::pidfd::ProcessIdentity;
 use crate::{ProcessEnd, StepTimings};
@@ -63,7 +63,15 @@ impl KvmVm {
         fds.extend([restore.base.into(), restore.state.into()]);
         let layered = restore.layer.is_some();
         fds.extend(restore.layer.into_iter().flat_map(|(pages, runs)| [pages.into(), runs.into()]));
-        *lock(&self.set_aside) = Some(Order { name: "restore", request: Request::Restore { machine, layered }, fds });
+        let working_set = match restore.working_set {
+            WorkingSet::Unknown => control::WorkingSet::Unknown,
+            WorkingSet::Recorded => control::WorkingSet::Recorded,
+            WorkingSet::Known(list) => {
+                fds.push(list.into());
+                control::WorkingSet::Known
+            }
+        };
+        *lock(&self.set_aside) = Some(Order { name: "restore", request: Request::Restore { machine, layered, working_set }, fds });
         Ok(())
     }
 

@@ -129,6 +129,11 @@ impl Engine for QemuEngine {
         Ok(Arc::new(vm))
     }
 
+    /// QEMU's accelerators have no way to be told of pages.
+    fn uses_working_sets(&self) -> bool {
+        false
+    }
+
     /// QEMU is told everything on its command line: nothing of it can be prepared.
     fn cell_is_ready(&self, _uid: u32) {}
 
