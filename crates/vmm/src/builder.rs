@@ -23,8 +23,8 @@ pub(crate) fn boot(vm: EmptyVm, common: Common, files: BootFiles, command_line: 
     let (vcpus, memory_mib) = (vm.vcpus.count(), common.memory_mib);
     let groups = devices(common, &ram)?;
     let count = groups.iter().map(|(_, devices)| devices.len()).sum();
-    let machine = Machine::assemble(vm, ram, memory_mib, groups)?;
     steps.mark("devices");
+    let machine = Machine::assemble(vm, ram, memory_mib, groups, steps)?;
     let (mut image, mut initramfs) = (files.kernel, files.initramfs);
     let kernel = boot::Kernel { image: &mut image, initramfs: &mut initramfs, command_line };
     let entry = boot::load(machine.ram().memory(), kernel, vcpus, count)?;
@@ -54,8 +54,8 @@ pub(crate) fn restore(
     steps.mark("memory");
     let memory_mib = common.memory_mib;
     let groups = devices(common, &ram)?;
-    let machine = Machine::assemble(vm, ram, memory_mib, groups)?;
     steps.mark("devices");
+    let machine = Machine::assemble(vm, ram, memory_mib, groups, steps)?;
     machine.load(&record)?;
     steps.mark("load_state");
     let (later, first): (Vec<_>, Vec<_>) = working_set.into_iter().partition(|touched| touched.later);

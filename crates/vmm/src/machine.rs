@@ -70,8 +70,10 @@ impl Machine {
         ram: Arc<GuestRam>,
         memory_mib: u32,
         groups: Vec<(&str, Vec<Transport>)>,
+        steps: &mut Steps,
     ) -> Result<Self, MachineError> {
         vm.set_memory(&ram)?;
+        steps.mark("memory_slots");
         let groups: Vec<(&str, Vec<_>)> = groups
             .into_iter()
             .map(|(name, devices)| (name, devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect()))
@@ -84,8 +86,10 @@ impl Machine {
         vm.connect_line(ports.line(), layout::SERIAL_LINE)?;
         let generation = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(MachineError::Device)?;
         vm.connect_line(&generation, layout::GENERATION_LINE)?;
+        steps.mark("lines");
         Workers::start(groups).map_err(MachineError::Device)?;
         vm.vcpus.attach(Bus::new(slots, ports));
+        steps.mark("workers");
         Ok(Self { vm, ram, memory_mib, generation, paused: true })
     }
 

@@ -15,7 +15,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::*;
 use crate::builder;
-use crate::control::{BootFiles, Common, Descriptors, DiskSpec, MachineSpec, RestoreFiles};
+use crate::control::{BootFiles, Common, Descriptors, DiskSpec, MachineSpec, RestoreFiles, WorkingSet};
 use crate::devices::DiskFormat;
 
 const VCPUS: u8 = 2;
@@ -107,8 +107,8 @@ impl Host {
         let state = snapshot.file.try_clone().unwrap();
         (&state).rewind().unwrap();
         let files = self.descriptors([snapshot.memory.try_clone().unwrap(), state]);
-        let (common, files): (Common, RestoreFiles) = files.restore(Self::spec(), false).unwrap();
-        builder::restore(self.vm(), common, files, &mut Steps::start()).unwrap()
+        let (common, files): (Common, RestoreFiles) = files.restore(Self::spec(), false, WorkingSet::Unknown).unwrap();
+        builder::restore(self.vm(), common, files, &mut Steps::start()).unwrap().0
     }
 
     fn state_of(&self, machine: &Machine) -> Value {
