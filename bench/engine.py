@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from common import io
+from common.chart import chart
 from common.report import Progress, Report, Samples
 from common.watching import milliseconds_since, say_where, steps_of, wait_for
 from support import paths
@@ -49,8 +50,8 @@ def in_the_lab():
     """Runs this there, and keeps what it leaves."""
     bench = paths.CARGO_TARGET / "bench"
     xtask = paths.require(paths.CARGO_TARGET / "release/xtask", "run `make build`")
-    command = [xtask, "lab", "--memory", str(LAB_MEMORY_MIB), "--deadline", "3600", "--out", bench, "--env", "PYTHONPATH=tests", "--env",
-               f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--env", f"EMBERBOX_BENCH_PARTS={','.join(PARTS)}", "--", "/opt/venv/bin/python", "bench/engine.py"]
+    command = [xtask, "lab", "--memory", str(LAB_MEMORY_MIB), "--deadline", "3600", "--out", bench, "--env", "PYTHONPATH=tests", "--env", "TMPDIR=/var/tmp",
+               "--env", f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--env", f"EMBERBOX_BENCH_PARTS={','.join(PARTS)}", "--", "/opt/venv/bin/python", "bench/engine.py"]
     return subprocess.run(command).returncode
 
 
@@ -113,6 +114,15 @@ class Bench:
                 microvm.terminate()
 
 
+def charts(samples, engines):
+    """The launches of each engine, step by step, by their medians."""
+    for engine in engines:
+        prefix = f"step.{engine}."
+        steps = [(name.removeprefix(prefix), samples.p(name, 0.5)) for name in samples if name.startswith(prefix)]
+        yield from chart(f"a launch, {engine}", [step for step in steps if len(samples[prefix + step[0]]) >= REPETITIONS / 2])
+        yield ""
+
+
 def overhead_kib(pid):
     """PSS of everything but guest memory, which is the mapping of a snapshot's memory file."""
     kib, is_guest, guest_mappings = 0, False, 0
@@ -132,16 +142,16 @@ def configuration(kind, pool=4, working_set=True):
 
 
 def image(daemon, memory_mib):
-    return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}])
+    return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
 
 
 def measure_kvm(samples):
     daemon, failed = Daemon(config=configuration("kvm")).start(), True
     try:
         say_where(daemon)
+        # One after the other: an emulated machine has no CPU for two builders.
         small, large = image(daemon, MEMORY_MIB), image(daemon, MORE_MEMORY_MIB)
-        pooled = Bench(samples, "kvm_pooled", daemon, small.built())
-        large.built()
+        pooled = Bench(samples, "kvm_pooled", daemon, small)
         pooled.measure_restores()
         Bench(samples, "kvm_2048mib", daemon, large).measure_restores()
         Bench(samples, "kvm", daemon, small).measure_suspensions()
@@ -163,7 +173,7 @@ def measure_qemu(samples):
     daemon, failed = Daemon(config=configuration("qemu-kvm")).start(), True
     try:
         say_where(daemon)
-        bench = Bench(samples, "qemu", daemon, image(daemon, MEMORY_MIB).built())
+        bench = Bench(samples, "qemu", daemon, image(daemon, MEMORY_MIB))
         bench.measure_restores()
         bench.measure_suspensions()
         bench.measure_many()
@@ -209,9 +219,13 @@ def main():
         *((f"{name}.kvm", f"{name}.qemu", 1, ">=") for name in io.NAMES),
     ])
     report.write(samples)
+    drawn = report.path.with_name("engine-launches.txt")
+    drawn.write_text("\n".join(charts(samples, ("kvm_pooled", "kvm", "qemu"))))
+    print(drawn.read_text())
     if out := os.environ.get("EMBERBOX_LAB_OUT"):
         Path(out).mkdir(exist_ok=True)
-        shutil.copy(report.path, out)
+        for path in (report.path, drawn):
+            shutil.copy(path, out)
     return 0
 
 

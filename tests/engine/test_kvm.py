@@ -1,7 +1,10 @@
 """What holds where the CPU has virtualization, in the lab or on a host that has it: the engine is KVM's, and limits are the kernel's, not ours to keep."""
+import json
 import mmap
 import os
 import signal
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,36 @@ def test_a_process_that_multiplies_is_refused(microvm):
 
     assert in_group(group, multiply) == 0
     assert microvm.get("/")["application"] == "probe"
+
+
+def working_set_of(microvm):
+    """[(offset, length, kind)] of its image's; kinds are bits: 1 written, 2 touched after the agent had answered."""
+    image = json.loads((microvm.directory / "machine.json").read_text())["content"]["image"]
+    return list(struct.iter_unpack("<QQQ", (microvm.daemon.data / "host/images" / image / "snapshot/workingset").read_bytes()))
+
+
+def faults_of(pid):
+    """How often the guest has left for KVM for want of a page."""
+    subprocess.run("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug", shell=True, check=True)
+    [counter] = Path("/sys/kernel/debug/kvm").glob(f"{pid}-*/pf_taken")
+    return int(counter.read_text())
+
+
+def test_what_launches_touch_is_known_from_the_build_and_in_place_before_they_run(daemon, probe, microvm):
+    pages = working_set_of(microvm)
+    first = sum(length for _, length, kind in pages if not kind & 2) // mmap.PAGESIZE
+    written = [(offset, length) for offset, length, kind in pages if kind == 1]
+    assert 100 < first <= 8192 and len(written) > 10
+    with run(daemon, probe) as launched:
+        pid = launched.process()
+        faults = faults_of(pid)
+        maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith("/memory")]
+        [start] = [int(fields[0].split("-")[0], 16) for fields in maps if int(fields[2], 16) == 0]
+        with open(f"/proc/{pid}/pagemap", "rb") as pagemap:
+            own = 0
+            for offset, _ in written:
+                pagemap.seek((start + offset) // mmap.PAGESIZE * 8)
+                [entry] = struct.unpack("<Q", pagemap.read(8))
+                own += entry >> 63 & 1 and not entry >> 61 & 1
+    assert own == len(written), "pages that are written are the copy's own"
+    assert faults < first / 4, f"{faults} faults for {first} pages that are in place"
