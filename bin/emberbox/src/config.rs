@@ -272,7 +272,7 @@ impl Default for Shutdown {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { compress: Compress::default(), within_seconds: SUSPENDED_WITHIN_SECONDS }
+        Self { compress: Compress::default(), within_seconds: SUSPENDED_WITHIN_SECONDS, working_set: true }
     }
 }
 

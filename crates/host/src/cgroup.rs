@@ -67,15 +67,21 @@ impl Cgroups {
         Self { parent: parent.ok() }
     }
 
-    /// A group for the process of user `uid`; `None` where there are no limits.
-    pub(crate) fn create(&self, uid: u32, shape: MachineShape) -> io::Result<Option<Group>> {
+    /// A group for a process of user `uid` that waits for its machine; `None` where there are no limits. Moving a process costs the kernel milliseconds that a
+    /// launch need not wait for.
+    pub(crate) fn prepare(&self, uid: u32) -> io::Result<Option<Group>> {
         let Some(parent) = &self.parent else { return Ok(None) };
-        let mut group = Group { path: parent.join(format!("vm-{uid}")), earlier_kills: 0 };
+        let group = Group { path: parent.join(format!("vm-{uid}")), earlier_kills: 0 };
         match fs::create_dir(&group.path) {
             // Of a process that has just ended: the number is free again, so the group is as good as new.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(Some(group)),
         }
+    }
+
+    /// The group for the process of user `uid` with a machine, prepared or not; `None` where there are no limits.
+    pub(crate) fn create(&self, uid: u32, shape: MachineShape) -> io::Result<Option<Group>> {
+        let Some(mut group) = self.prepare(uid)? else { return Ok(None) };
         let memory = (u64::from(shape.memory_mib) + OVERHEAD_MIB) << 20;
         group.write("memory.max", &memory.to_string())?;
         group.write("pids.max", &most_threads(shape).to_string())?;
@@ -92,6 +98,11 @@ impl Group {
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
         let ours = Path::new(path).starts_with(OURS) && path.rsplit('/').next()?.starts_with("vm-");
         Some(Self { path: hierarchy().ok()?.join(path), earlier_kills: 0 }).filter(|_| ours)
+    }
+
+    /// Whether both are one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.path == other.path
     }
 
     /// Where a process writes `0` to move in.

@@ -16,7 +16,7 @@ use crate::api::{
     SuspendMachine, Suspended, Usage,
 };
 use crate::base::{Base, BaseError};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Group};
 use crate::engine::{self, Engine, EngineError, Vm};
 use crate::failpoints;
 use crate::layout::Layout;
@@ -94,7 +94,7 @@ pub struct LocalHost {
     pub(crate) extra_ca_pem: String,
     pub(crate) verifier: Verifier,
     pub(crate) space: Space,
-    pub(crate) cgroups: Cgroups,
+    cgroups: Arc<OnceLock<Cgroups>>,
     pub(crate) compression: Compression,
     pub(crate) suspend_within: Duration,
     pub(crate) working_sets: bool,
@@ -140,9 +140,11 @@ impl LocalHost {
         let chosen = tokio::task::spawn_blocking(move || engine::choose(choice, monitor)).await;
         let engine::Chosen { engine, why } = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
         tracing::info!(identity = ?engine.identity(), why, "engine chosen");
-        let told = engine.clone();
-        let cells = CellPool::start(&config.network, &layout.network(), Box::new(move |uid| told.cell_is_ready(uid))).await?;
-        let cells_name = cells.name().to_owned();
+        let (told, cgroups) = (engine.clone(), Arc::new(OnceLock::<Cgroups>::new()));
+        let groups = cgroups.clone();
+        let is_ready = move |uid| told.cell_is_ready(uid, &|| groups.get()?.prepare(uid).ok()?);
+        let cells = CellPool::start(&config.network, &layout.network(), Box::new(is_ready)).await?;
+        cgroups.get_or_init(|| Cgroups::start(cells.name()));
         let working_sets = config.working_sets && engine.uses_working_sets();
         let host = Arc::new(Self {
             layout,
@@ -155,7 +157,7 @@ impl LocalHost {
             compression: config.compression,
             suspend_within: config.suspend_within,
             working_sets,
-            cgroups: Cgroups::start(&cells_name),
+            cgroups,
             space: Space::new(config.data.clone(), config.disk_reserve),
             image_use: tokio::sync::RwLock::default(),
             machines: Mutex::new(HashMap::new()),
@@ -166,6 +168,11 @@ impl LocalHost {
         host.recovery.get_or_init(|| recovery);
         tokio::spawn(machine::images::verify_all(Arc::downgrade(&host)));
         Ok(host)
+    }
+
+    /// The cgroup of a machine's process; `None` where there are no limits.
+    pub(crate) fn group(&self, uid: u32, shape: MachineShape) -> std::io::Result<Option<Group>> {
+        self.cgroups.get().map_or(Ok(None), |cgroups| cgroups.create(uid, shape))
     }
 
     pub(crate) fn agent(&self, cell: &Cell) -> AgentLink {

@@ -108,11 +108,17 @@ impl VmProcess {
         }
     }
 
-    /// Moves the process into its group, which it could not be started in.
+    /// Moves the process into its group, which it could not be started in. One that has waited for its machine may be there.
     pub(super) fn enter_group(&self, group: Option<Group>) -> io::Result<()> {
-        let entered = group.as_ref().map_or(Ok(()), |group| group.admit(self.process.identity.pid));
+        let is_there = |group: &Group| matches!(&*lock(&self.group), Charge::Group(Some(held)) if held.is(group));
+        let entered = group.as_ref().filter(|group| !is_there(group)).map_or(Ok(()), |group| group.admit(self.process.identity.pid));
         self.keep_group(group);
         entered
+    }
+
+    /// Leaves the group to the process's successor.
+    pub(super) fn leave_group(&self) {
+        self.keep_group(None);
     }
 
     pub(super) fn identity(&self) -> ProcessIdentity {

@@ -47,7 +47,7 @@ pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, Hos
     let mut cell = host.cells.take().await?;
     let tap = cell.tap.take().ok_or_else(|| failed("use a cell")(std::io::Error::other("its tap is in use")))?;
     let uid = host.cells.user_of(&cell);
-    let group = host.cgroups.create(uid, spec.shape).map_err(failed("limit a machine"))?;
+    let group = host.group(uid, spec.shape).map_err(failed("limit a machine"))?;
     let namespace = cell.namespace.clone();
     let vm_spec = VmSpec { shape: spec.shape, uid, namespace, tap, disks: spec.disks, directory: spec.directory, group };
     let vm = host.engine.boot(vm_spec, boot).await?;

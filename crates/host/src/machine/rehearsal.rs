@@ -91,7 +91,7 @@ async fn use_copy(
         let agent = host.agent(&running.cell);
         tokio::select! {
             asked = HookName::Validate.call(&agent, call) => asked?,
-            output = running.vm.ended() => return Err(EngineError::Ended { output }.into()),
+            end = running.vm.ended() => return Err(EngineError::Ended(end).into()),
         }
     }
     match (recording, first) {

@@ -98,7 +98,7 @@ pub(super) async fn start(host: &Arc<LocalHost>, mut copy: Copy<'_>, steps: &mut
         tap,
         disks: vec![opened.0],
         directory: copy.files.0.clone(),
-        group: host.cgroups.create(uid, copy.shape).map_err(HostError::internal("limit a machine"))?,
+        group: host.group(uid, copy.shape).map_err(HostError::internal("limit a machine"))?,
     };
     let vm = host.engine.restore(spec, opened.1).await?;
     let process = RunningProcess { identity: vm.process(), cell: cell.number };

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 
 use super::process::VmProcess;
 use super::{Boot, Engine, EngineError, GUEST_ARGUMENTS, Restore, Vm, VmSpec};
+use crate::cgroup::Group;
 use crate::snapshot::EngineIdentity;
 use crate::sys::pidfd::ProcessIdentity;
 use monitor::{Monitor, MonitorProgram};
@@ -69,6 +70,7 @@ impl Monitors {
             Some(Place::Ready { vcpus, monitor }) if vcpus == wanted && !monitor.has_ended() => Ok(monitor),
             other => {
                 if let Some(Place::Ready { monitor, .. }) = other {
+                    monitor.process.leave_group();
                     monitor.end();
                 }
                 self.program.start(uid).map_err(EngineError::Start)
@@ -76,9 +78,10 @@ impl Monitors {
         }
     }
 
-    async fn prepare(&self, uid: u32) -> Result<(), EngineError> {
+    async fn prepare(&self, uid: u32, group: Option<Group>) -> Result<(), EngineError> {
         let vcpus = self.vcpus.load(Ordering::Relaxed);
         let monitor = self.program.start(uid).map_err(EngineError::Start)?;
+        monitor.process.enter_group(group).map_err(EngineError::Start)?;
         monitor.prepare(vcpus).await?;
         match self.ready().get_mut(&uid) {
             Some(place @ Place::Preparing) => *place = Place::Ready { vcpus, monitor },
@@ -122,11 +125,11 @@ impl Engine for KvmEngine {
     }
 
     /// Starts and prepares a monitor in the background. It ends when this daemon does, unless it has got a machine.
-    fn cell_is_ready(&self, uid: u32) {
-        let monitors = self.monitors.clone();
+    fn cell_is_ready(&self, uid: u32, group: &dyn Fn() -> Option<Group>) {
+        let (monitors, group) = (self.monitors.clone(), group());
         monitors.ready().insert(uid, Place::Preparing);
         tokio::spawn(async move {
-            if let Err(error) = monitors.prepare(uid).await {
+            if let Err(error) = monitors.prepare(uid, group).await {
                 monitors.ready().remove(&uid);
                 tracing::warn!(error = &error as &dyn std::error::Error, "a monitor could not be prepared; launches will try themselves");
             }

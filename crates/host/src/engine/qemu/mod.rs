@@ -135,7 +135,7 @@ impl Engine for QemuEngine {
     }
 
     /// QEMU is told everything on its command line: nothing of it can be prepared.
-    fn cell_is_ready(&self, _uid: u32) {}
+    fn cell_is_ready(&self, _uid: u32, _group: &dyn Fn() -> Option<Group>) {}
 
     async fn adopt(&self, process: ProcessIdentity, directory: PathBuf) -> Result<Arc<dyn Vm>, EngineError> {
         let process = VmProcess::adopt(process).map_err(EngineError::Control)?;
