@@ -2,8 +2,8 @@
 """What the engines cost where the CPU has virtualization, against each other, in the lab (docs/lab.md) or on a host that has it:  make bench SUITE=engine
 
 restore.<engine>       from the start of the process to the agent's first answer, of a launch without hooks: all its steps but those that name the cell and files.
-                       kvm_pooled finds a monitor that stands ready, kvm starts one, kvm_2048mib is kvm_pooled with four times the memory, kvm_faulting is
-                       kvm_pooled without a working set: what that saves
+                       kvm_pooled finds a monitor that stands ready, kvm starts one, kvm_faulting is kvm_pooled without a working set: what that
+                       saves
 runs.<engine>          of that, what the engine takes: until the guest runs. The rest is the guest's own work, which under emulation is most of it
 step.<engine>.<step>   each step of those launches
 suspend.<engine>       SuspendMicrovm called -> SUSPENDED is seen; the guest has dirtied 16 MiB since it was last written
@@ -11,9 +11,10 @@ suspend.<engine>.<step>  its steps; `state` writes what is not memory
 clones_per_second.<engine>  so many launched at once, until the last is RUNNING
 overhead_kib.<engine>  PSS of each of six monitors alive, mappings of guest memory left out
 block_*, net_*         disk and network: common/io.py
+restore_of_mib.*       with so much memory: common/memory.py
 
-In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io or
-=launches measures one part alone.
+In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
+=launches or =memory measures one part alone.
 """
 import os
 import shutil
@@ -22,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import io
+from common import io, memory
 from common.chart import chart
 from common.report import Progress, Report, Samples
 from common.watching import milliseconds_since, say_where, steps_of, wait_for
@@ -32,7 +33,7 @@ from support.images import Images, hooks
 from support.microvm import launch
 
 REPETITIONS = int(os.environ.get("EMBERBOX_BENCH_REPETITIONS", 10))
-PARTS = os.environ.get("EMBERBOX_BENCH_PARTS", "launches,io").split(",")
+PARTS = os.environ.get("EMBERBOX_BENCH_PARTS", "launches,io,memory").split(",")
 ALIVE = 6
 # Seconds for the pool of cells and monitors to fill itself again.
 SETTLES_WITHIN = 2
@@ -42,7 +43,6 @@ APART = ("manifest", "disk", "cell", "record")
 # Steps that are the guest's.
 GUESTS = ("guest", "clock")
 MEMORY_MIB = 512
-MORE_MEMORY_MIB = 2048
 LAB_MEMORY_MIB = 6144
 
 
@@ -149,11 +149,9 @@ def measure_kvm(samples):
     daemon, failed = Daemon(config=configuration("kvm")).start(), True
     try:
         say_where(daemon)
-        # One after the other: an emulated machine has no CPU for two builders.
-        small, large = image(daemon, MEMORY_MIB), image(daemon, MORE_MEMORY_MIB)
+        small = image(daemon, MEMORY_MIB)
         pooled = Bench(samples, "kvm_pooled", daemon, small)
         pooled.measure_restores()
-        Bench(samples, "kvm_2048mib", daemon, large).measure_restores()
         Bench(samples, "kvm", daemon, small).measure_suspensions()
         pooled.measure_many()
         daemon.config.write_text(configuration("kvm", working_set=False))
@@ -207,14 +205,16 @@ def main():
         measure_qemu(samples)
     if "io" in PARTS:
         measure_io(samples)
+    # Last: it leaves this network.
+    if "memory" in PARTS:
+        memory.measure(samples, REPETITIONS)
     report = Report("engine", "milliseconds unless the name says otherwise", targets={"overhead_kib.kvm_pooled": 1500}, ratios=[
         ("restore.qemu", "restore.kvm", 4, ">="),
         ("restore.qemu", "restore.kvm_pooled", 8, ">="),
-        ("restore.kvm_2048mib", "restore.kvm_pooled", None, "<="),
+        (memory.key(8192), memory.key(256), None, "<="),
         ("restore.kvm_faulting", "restore.kvm_pooled", None, ">="),
         ("runs.qemu", "runs.kvm", None, ">="),
         ("runs.qemu", "runs.kvm_pooled", None, ">="),
-        ("runs.kvm_2048mib", "runs.kvm_pooled", None, "<="),
         ("overhead_kib.qemu", "overhead_kib.kvm_pooled", None, ">="),
         *((f"{name}.kvm", f"{name}.qemu", 1, ">=") for name in io.NAMES),
     ])

@@ -1,0 +1,55 @@
+"""Whether a machine with more memory takes longer to restore: the monitor by itself with a guest of one vCPU that has booted and whose agent answers. MicroVMs
+of different sizes have different numbers of vCPUs too, which on one emulated CPU is what would be measured."""
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from common.report import Progress
+from common.watching import milliseconds_since
+from monitor import driver
+from monitor.driver import Monitor, overlay
+
+SIZES_MIB = (256, 8192)
+
+
+def key(mib):
+    return f"restore_of_mib.{mib}"
+
+
+def measure(samples, repetitions):
+    """Moves this process into a network namespace of its own."""
+    driver.enter_network()
+    for mib in SIZES_MIB:
+        work = Path(tempfile.mkdtemp(prefix="emberbox-bench-"))
+        try:
+            freeze(work, mib)
+            done = Progress(f"restores of {mib} MiB", repetitions)
+            for _ in range(repetitions):
+                samples[key(mib)].append(restore(work, mib))
+                done()
+        finally:
+            shutil.rmtree(work)
+
+
+def freeze(work, mib):
+    machine = Monitor(work)
+    try:
+        machine.boot(overlay(work, work), work / "memory", memory=mib)
+        assert machine.ask("ping") == "done"
+        machine.call("pause")
+        machine.save_state(work / "state")
+    finally:
+        machine.end()
+
+
+def restore(work, mib):
+    """Milliseconds from the start of the process to the agent's answer."""
+    began = time.perf_counter()
+    machine = Monitor(work)
+    try:
+        machine.restore(overlay(work, work), work / "memory", work / "state", memory=mib)
+        assert machine.ask("ping") == "done"
+        return milliseconds_since(began)
+    finally:
+        machine.end()
