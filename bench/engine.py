@@ -16,6 +16,7 @@ restore_of_mib.*       with so much memory: common/memory.py
 In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
 =launches or =memory measures one part alone.
 """
+import contextlib
 import os
 import shutil
 import subprocess
@@ -50,8 +51,8 @@ def in_the_lab():
     """Runs this there, and keeps what it leaves."""
     bench = paths.CARGO_TARGET / "bench"
     xtask = paths.require(paths.CARGO_TARGET / "release/xtask", "run `make build`")
-    command = [xtask, "lab", "--memory", str(LAB_MEMORY_MIB), "--deadline", "3600", "--out", bench, "--env", "PYTHONPATH=tests", "--env", "TMPDIR=/var/tmp",
-               "--env", f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--env", f"EMBERBOX_BENCH_PARTS={','.join(PARTS)}", "--", "/opt/venv/bin/python", "bench/engine.py"]
+    command = [xtask, "lab", "--memory", str(LAB_MEMORY_MIB), "--deadline", "3600", "--out", bench, "--env", "PYTHONPATH=tests", "--env",
+               f"EMBERBOX_BENCH_REPETITIONS={REPETITIONS}", "--env", f"EMBERBOX_BENCH_PARTS={','.join(PARTS)}", "--", "/opt/venv/bin/python", "bench/engine.py"]
     return subprocess.run(command).returncode
 
 
@@ -142,7 +143,22 @@ def configuration(kind, pool=4, working_set=True):
 
 
 def image(daemon, memory_mib):
-    return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
+    with single_pages():
+        return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
+
+
+@contextlib.contextmanager
+def single_pages():
+    """The lab's data lie in memory, where the page cache cannot be emptied for the recording of a working set: the kernel is told not to map neighbours along
+    while that is done, as it has none at hand on a disk."""
+    Path("/sys/kernel/debug/kvm").exists() or subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
+    around = Path("/sys/kernel/debug/fault_around_bytes")
+    former = around.read_text()
+    around.write_text("4096")
+    try:
+        yield
+    finally:
+        around.write_text(former)
 
 
 def measure_kvm(samples):
