@@ -140,6 +140,7 @@ fn first_bytes(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use emberbox_host::{EndCause, ProcessEnd};
 
     #[test]
     fn tails_are_bounded_at_whole_characters_and_steer_no_terminal() {
@@ -148,6 +149,18 @@ mod tests {
         assert!(reason.starts_with("CONTAINER_BUILD_FAILED: The container build failed at: RUN false\nLast output:\n…é"));
         assert!(reason.ends_with("[31mlast"));
         assert!(reason.len() < TAIL_BYTES + 120);
+    }
+
+    #[test]
+    fn what_the_host_is_short_of_and_how_a_builder_ended_are_said() {
+        let short = host_failed(&HostError::Exhausted("file descriptors"));
+        assert_eq!(short, "HOST_EXHAUSTED: The image could not be built: the host is out of file descriptors.");
+        let end = ProcessEnd { cause: EndCause::MemoryLimit, last_words: "\u{1b}[2Jwords".into() };
+        let ended = host_failed(&HostError::MachineEnded(end));
+        assert!(ended.starts_with(
+            "INTERNAL_PLATFORM_ERROR: The build was cut off: its virtual machine process was ended by the host's limit of memory"
+        ));
+        assert!(ended.ends_with("\nLast output:\n[2Jwords"));
     }
 
     #[test]
