@@ -304,6 +304,9 @@ pub(crate) enum Failure {
     Stopping,
     #[error("records kept changing while the request was answered")]
     Contended,
+    /// Of a MicroVM's change: its task has said why, or waits for a disk that takes longer than a caller is let wait.
+    #[error("the change was not written down, or not in time")]
+    NotRecorded,
     #[error("the operation was made to fail")]
     Injected(#[from] Injected),
 }
@@ -328,7 +331,7 @@ impl From<Failure> for ApiError {
                 tracing::error!(error = &failure as &dyn std::error::Error, "{}", emberbox_store::FREE_SPACE);
                 Self::new(ErrorCode::InternalServer, DISK_FULL)
             }
-            Failure::Store(_) | Failure::Stopping | Failure::Contended | Failure::Injected(_) => {
+            Failure::Store(_) | Failure::Stopping | Failure::Contended | Failure::NotRecorded | Failure::Injected(_) => {
                 tracing::error!(error = &failure as &dyn std::error::Error, "an operation failed");
                 Self::internal()
             }

@@ -92,7 +92,7 @@ pub(crate) async fn ask(core: &Core, caller: &Caller, identifier: &str, request:
         Err(RequestError::Gone) if core.stop.is_cancelled() => Err(Failure::Stopping),
         Err(RequestError::Gone) => without_task(core, caller, identifier).await,
         Err(RequestError::NoRoom) => Err(Refusal::NoRoomToResume(id).into()),
-        Err(RequestError::NotRecorded) => Err(Failure::Contended),
+        Err(RequestError::NotRecorded) => Err(Failure::NotRecorded),
         Err(RequestError::DiskFull) => Err(Failure::DiskFull),
     }
 }
