@@ -28,7 +28,7 @@ pub struct Touched {
 
 /// The file's bytes. None for a list that is too long to be of use.
 pub fn encode(set: &[Touched]) -> Option<Vec<u8>> {
-    let kind = |touched: &Touched| u64::from(touched.written) * WRITTEN | u64::from(touched.later) * LATER;
+    let kind = |touched: &Touched| (u64::from(touched.written) * WRITTEN) | (u64::from(touched.later) * LATER);
     let bytes = |touched: &Touched| [touched.offset, touched.length, kind(touched)].map(u64::to_le_bytes);
     (set.len() <= MAX_ENTRIES).then(|| set.iter().flat_map(bytes).flatten().collect())
 }
