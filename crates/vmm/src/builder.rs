@@ -8,7 +8,7 @@ use kvm_ioctls::Kvm;
 use crate::arch::{boot, vcpu_state};
 use crate::control::{BootFiles, Common, RestoreFiles, WorkingSetFile};
 use crate::devices::virtio::{Transport, VirtioDevice};
-use crate::devices::{Balloon, Block, Disk, Entropy, Net};
+use crate::devices::{Balloon, Block, DEVICES_WORKER, DISK_WORKER, Disk, Entropy, Net};
 use crate::machine::{Machine, MachineError};
 use crate::memory::GuestRam;
 use crate::memory::working_set::Touched;
@@ -80,9 +80,9 @@ fn devices(common: Common, ram: &Arc<GuestRam>) -> Result<Vec<(&'static str, Vec
     for disk in common.disks {
         let layers: Vec<(_, File)> = disk.layers;
         let disk = Disk::open(disk.serial, disk.read_only, layers)?;
-        groups.push(("disk", vec![place(Box::new(Block::new(disk)))?]));
+        groups.push((DISK_WORKER, vec![place(Box::new(Block::new(disk)))?]));
     }
     let net = Net::new(common.tap, common.mac).map_err(MachineError::Device)?;
-    groups.push(("devices", vec![place(Box::new(net))?, place(Box::new(Entropy))?, place(Box::new(Balloon::new()))?]));
+    groups.push((DEVICES_WORKER, vec![place(Box::new(net))?, place(Box::new(Entropy))?, place(Box::new(Balloon::new()))?]));
     Ok(groups)
 }

@@ -13,7 +13,7 @@ use crate::arch::vcpu_state::{VcpuError, VcpuState};
 use crate::arch::vm_state::VmState;
 use crate::control::Stats;
 use crate::devices::virtio::Transport;
-use crate::devices::{Bus, DiskError, Ports, Workers, lock};
+use crate::devices::{Bus, DiskError, Ports, lock};
 use crate::memory::working_set::Touched;
 use crate::memory::{GuestRam, MemoryError};
 use crate::random;
@@ -66,15 +66,15 @@ pub(crate) struct Machine {
 impl Machine {
     /// Puts RAM and devices into an empty VM. Each of `groups` is served by a thread of its own; the slots are in their order.
     pub(crate) fn assemble(
-        vm: EmptyVm,
+        mut vm: EmptyVm,
         ram: Arc<GuestRam>,
         memory_mib: u32,
-        groups: Vec<(&str, Vec<Transport>)>,
+        groups: Vec<(&'static str, Vec<Transport>)>,
         steps: &mut Steps,
     ) -> Result<Self, MachineError> {
         vm.set_memory(&ram)?;
         steps.mark("memory_slots");
-        let groups: Vec<(&str, Vec<_>)> = groups
+        let groups: Vec<(&'static str, Vec<_>)> = groups
             .into_iter()
             .map(|(name, devices)| (name, devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect()))
             .collect();
@@ -87,7 +87,7 @@ impl Machine {
         let generation = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(MachineError::Device)?;
         vm.connect_line(&generation, layout::GENERATION_LINE)?;
         steps.mark("lines");
-        Workers::start(groups).map_err(MachineError::Device)?;
+        vm.workers.start(groups).map_err(MachineError::Device)?;
         vm.vcpus.attach(Bus::new(slots, ports));
         steps.mark("workers");
         Ok(Self { vm, ram, memory_mib, generation, paused: true })
@@ -177,12 +177,15 @@ impl Machine {
 
     /// Spares a machine that has never run the faults of its first accesses to these pages. What cannot be done is left to the faults.
     pub(crate) fn put_in_place(&self, pages: &[Touched]) {
-        if !pages.iter().all(|touched| self.ram.populate(*touched).is_ok()) {
-            return;
-        }
         let Some((_, vcpu)) = self.vm.vcpus.each().next() else { return };
-        for (start, length) in pages.iter().flat_map(|touched| self.ram.pieces(*touched)) {
-            if prefault::map(&vcpu, start, length).is_err() {
+        let mut by_kvm = true;
+        for touched in pages {
+            if touched.written && self.ram.populate(*touched).is_err() {
+                return;
+            }
+            by_kvm = by_kvm && self.ram.pieces(*touched).all(|(start, length)| prefault::map(&vcpu, start, length).is_ok());
+            // KVM reads what is only read, where it can do this at all.
+            if !by_kvm && !touched.written && self.ram.populate(*touched).is_err() {
                 return;
             }
         }

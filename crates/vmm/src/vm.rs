@@ -11,9 +11,13 @@ use crate::arch::cpuid::CpuProfile;
 use crate::arch::vcpu_state::{self, VcpuError};
 use crate::arch::{layout, vm_state};
 use crate::devices::virtio::Transport;
+use crate::devices::{DEVICES_WORKER, DISK_WORKER, Workers};
 use crate::memory::GuestRam;
 use crate::steps::Steps;
 use crate::vcpu::Vcpus;
+
+/// What a MicroVM has: a disk, and all else.
+const LIKELY_WORKERS: [&str; 2] = [DISK_WORKER, DEVICES_WORKER];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VmError {
@@ -25,7 +29,7 @@ pub(crate) enum VmError {
     },
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
-    #[error("could not start the vCPUs' threads")]
+    #[error("could not start the threads of vCPUs and devices")]
     Threads(#[source] io::Error),
 }
 
@@ -37,6 +41,7 @@ fn kvm(attempted: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 pub(crate) struct EmptyVm {
     pub vm: VmFd,
     pub vcpus: Vcpus,
+    pub workers: Workers,
     pub profile: CpuProfile,
     /// The registers that KVM wants saved.
     pub msrs: Vec<u32>,
@@ -57,7 +62,9 @@ impl EmptyVm {
         let fds = (0..u64::from(vcpus)).map(create).collect::<Result<Vec<_>, VmError>>()?;
         let vcpus = Vcpus::start(fds).map_err(VmError::Threads)?;
         steps.mark("vcpus");
-        Ok(Self { vm, vcpus, profile, msrs })
+        let workers = Workers::prepare(&LIKELY_WORKERS).map_err(VmError::Threads)?;
+        steps.mark("worker_threads");
+        Ok(Self { vm, vcpus, workers, profile, msrs })
     }
 
     /// Shows the guest its RAM.

@@ -22,4 +22,4 @@ pub(crate) use bus::{Bus, lock};
 pub(crate) use entropy::Entropy;
 pub(crate) use legacy::{PortWrite, Ports, SerialRecord};
 pub(crate) use net::Net;
-pub(crate) use worker::Workers;
+pub(crate) use worker::{DEVICES as DEVICES_WORKER, DISK as DISK_WORKER, Workers};

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,18 +19,50 @@ const EVENTS: usize = 32;
 /// among them may be the pause of the machine, or a vCPU that keeps the pause waiting.
 const GIVE_WAY: Duration = Duration::from_micros(500);
 
+/// Names of threads.
+pub(crate) const DISK: &str = "disk";
+pub(crate) const DEVICES: &str = "devices";
+
 /// The threads of a machine's devices. They end with the process.
-pub(crate) struct Workers;
+pub(crate) struct Workers {
+    /// Confined, without devices: confining a thread takes longer than the rest of its start.
+    waiting: Vec<(&'static str, Sender<Worker>)>,
+}
 
 impl Workers {
-    /// Starts a thread for each group of devices.
-    pub(crate) fn start(groups: Vec<(&str, Vec<Arc<Mutex<Transport>>>)>) -> io::Result<()> {
+    /// Starts threads of these names, which wait for their devices.
+    pub(crate) fn prepare(names: &[&'static str]) -> io::Result<Self> {
+        Ok(Self { waiting: names.iter().map(|name| Ok((*name, spawn(name)?))).collect::<io::Result<_>>()? })
+    }
+
+    /// Gives each group of devices a thread of its name.
+    pub(crate) fn start(&mut self, groups: Vec<(&'static str, Vec<Arc<Mutex<Transport>>>)>) -> io::Result<()> {
         for (name, devices) in groups {
             let worker = Worker::new(devices)?;
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || worker.run())?;
+            let waiting = self.waiting.iter().position(|(waits_as, _)| *waits_as == name).map(|index| self.waiting.swap_remove(index).1);
+            let thread = match waiting {
+                Some(thread) => thread,
+                None => spawn(name)?,
+            };
+            thread.send(worker).map_err(|_| io::Error::other("a device's thread has ended"))?;
         }
         Ok(())
     }
+}
+
+/// A thread that confines itself and then waits for its devices. It ends when none come.
+fn spawn(name: &str) -> io::Result<Sender<Worker>> {
+    let (give, take) = channel::<Worker>();
+    let life = move || {
+        if let Err(error) = seccomp::confine(ThreadKind::Device) {
+            crate::end::now(&format!("a device's thread could not be confined: {error}"));
+        }
+        if let Ok(worker) = take.recv() {
+            worker.run();
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(life)?;
+    Ok(give)
 }
 
 struct Worker {
@@ -60,9 +93,6 @@ impl Worker {
     }
 
     fn run(self) {
-        if let Err(error) = seccomp::confine(ThreadKind::Device) {
-            crate::end::now(&format!("a device's thread could not be confined: {error}"));
-        }
         let mut events = [EpollEvent::default(); EVENTS];
         loop {
             let ready = match self.epoll.wait(-1, &mut events) {
