@@ -16,7 +16,6 @@ restore_of_mib.*       with so much memory: common/memory.py
 In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
 =launches or =memory measures one part alone.
 """
-import contextlib
 import os
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ from common.report import Progress, Report, Samples
 from common.watching import milliseconds_since, say_where, steps_of, wait_for
 from support import paths
 from support.daemon import Daemon
+from support.faults import single_pages
 from support.images import Images, hooks
 from support.microvm import launch
 
@@ -145,20 +145,6 @@ def configuration(kind, pool=4, working_set=True):
 def image(daemon, memory_mib):
     with single_pages():
         return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
-
-
-@contextlib.contextmanager
-def single_pages():
-    """The lab's data lie in memory, where the page cache cannot be emptied for the recording of a working set: the kernel is told not to map neighbours along
-    while that is done, as it has none at hand on a disk."""
-    Path("/sys/kernel/debug/kvm").exists() or subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
-    around = Path("/sys/kernel/debug/fault_around_bytes")
-    former = around.read_text()
-    around.write_text("4096")
-    try:
-        yield
-    finally:
-        around.write_text(former)
 
 
 def measure_kvm(samples):

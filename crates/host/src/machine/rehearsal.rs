@@ -29,8 +29,10 @@ pub(super) async fn rehearse(host: &Arc<LocalHost>, request: &CaptureImage, imag
     let files = host.layout.machine(machine);
     let outcome = caught(with_copy(host, request, image, machine, &files)).await;
     remove(&files.0, "remove the test machine").await?;
-    if let Some(list) = outcome? {
-        keep(host, image, list).await?;
+    match outcome? {
+        Some(list) => keep(host, image, list).await?,
+        None if host.working_sets => tracing::info!(image = %request.image, "copies touch too much for a working set to be of use"),
+        None => {}
     }
     Ok(failpoints::CAPTURE_WORKING_SET.pass().await?)
 }
