@@ -1,5 +1,5 @@
-//! A machine that is snapshotted, restored, and snapshotted again before it has run: on a real /dev/kvm, with the guest's own kernel. Where KVM runs no guest
-//! it says so and does nothing; the `engine` suite runs it in the lab.
+//! A machine that is snapshotted, restored, and snapshotted again before it has run: on a real /dev/kvm, with the guest's own kernel: by
+//! name alone, as the `engine` suite does in the lab. Some hosts have a /dev/kvm that runs a few instructions and no stock kernel.
 #![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::io::{Seek, Write};
@@ -31,8 +31,9 @@ const NEEDED: usize = 3;
 nix::ioctl_write_ptr_bad!(tun_set_interface, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 
 #[test]
+#[ignore = "needs a /dev/kvm that runs a stock kernel: the engine suite runs it in the lab"]
 fn a_snapshot_of_a_restored_machine_is_the_snapshot_it_came_from() {
-    let Some(host) = Host::new() else { return };
+    let host = Host::new();
     let first = host.boot();
     let original = Snapshot::of(&first, host.memory.try_clone().unwrap());
     let mut restored = host.restore(&original);
@@ -59,16 +60,10 @@ struct Host {
 }
 
 impl Host {
-    fn new() -> Option<Self> {
-        let base = std::env::var_os("EMBERBOX_BASE").map(PathBuf::from);
-        let device = File::options().read(true).write(true).open("/dev/kvm").ok();
-        let works = device.as_ref().is_some_and(|device| crate::probe(device.try_clone().unwrap()).is_ok());
-        let (Some(base), Some(device), true) = (base, device, works) else {
-            assert!(std::env::var_os("EMBERBOX_LAB").is_none(), "the lab has a /dev/kvm that works, and EMBERBOX_BASE");
-            println!("SKIPPED: needs EMBERBOX_BASE and a /dev/kvm that runs guests, as in the lab (tests/suites/engine)");
-            return None;
-        };
-        Some(Self { kvm: crate::open_kvm(device.into()), base, memory: file(u64::from(MEMORY_MIB) << 20), disk: file(DISK_BYTES) })
+    fn new() -> Self {
+        let base = std::env::var_os("EMBERBOX_BASE").map(PathBuf::from).expect("EMBERBOX_BASE names the managed base");
+        let device = File::options().read(true).write(true).open("/dev/kvm").unwrap();
+        Self { kvm: crate::open_kvm(device.into()), base, memory: file(u64::from(MEMORY_MIB) << 20), disk: file(DISK_BYTES) }
     }
 
     fn vm(&self) -> EmptyVm {
