@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use emberbox_vmm::{Touched, encode_working_set};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -23,16 +23,14 @@ const MAX_LATER: usize = 32 * 1024;
 type Pages = BTreeMap<u64, Page>;
 
 /// A copy that is watched.
-#[derive(Debug, Clone)]
 pub(crate) struct Recording {
-    pub pid: i32,
+    pid: i32,
     /// The image's memory.
-    pub base: PathBuf,
-    pub length: u64,
+    base: PathBuf,
+    length: u64,
+    /// What it had touched when it first answered.
+    first: Pages,
 }
-
-/// What it had touched when it first answered.
-pub(crate) struct First(Pages);
 
 /// Takes an image's memory out of the page cache. Before its first copy: pages that somebody has mapped stay.
 pub(crate) fn empty_cache(base: &File) -> io::Result<()> {
@@ -40,29 +38,31 @@ pub(crate) fn empty_cache(base: &File) -> io::Result<()> {
 }
 
 impl Recording {
-    /// The copy has just answered.
-    pub(crate) fn first(&self) -> io::Result<First> {
-        self.touched().map(First)
+    /// Of the copy in process `pid`, which has just answered.
+    pub(crate) fn begin(pid: i32, base: PathBuf, length: u64) -> io::Result<Self> {
+        let first = touched_by(pid, &base, length)?;
+        Ok(Self { pid, base, length, first })
     }
 
     /// The copy has done what there was to do: the bytes of its list, or None when it touches more than is of use.
-    pub(crate) fn finish(&self, first: &First) -> io::Result<Option<Vec<u8>>> {
-        let all = self.touched()?;
-        Ok(list(&first.0, &all).and_then(|list| encode_working_set(&list)))
-    }
-
-    fn touched(&self) -> io::Result<Pages> {
-        let address = guest_memory_address(self.pid, &self.base, None)?;
-        let mut pages = Pages::new();
-        touched_pages(self.pid, address, self.length, |page, whose| {
-            pages.insert(page, whose);
-        })?;
-        Ok(pages)
+    pub(crate) fn finish(&self) -> io::Result<Option<Vec<u8>>> {
+        let all = touched_by(self.pid, &self.base, self.length)?;
+        Ok(list(&self.first, &all).and_then(|list| encode_working_set(&list)))
     }
 }
 
+fn touched_by(pid: i32, base: &Path, length: u64) -> io::Result<Pages> {
+    let address = guest_memory_address(pid, base, None)?;
+    let mut pages = Pages::new();
+    touched_pages(pid, address, length, |page, whose| {
+        pages.insert(page, whose);
+    })?;
+    Ok(pages)
+}
+
 fn list(first: &Pages, all: &Pages) -> Option<Vec<Touched>> {
-    let too_many_later = all.len() - first.len() > MAX_LATER;
+    // Counted one by one: the host may have taken pages of the first back since.
+    let too_many_later = all.keys().filter(|page| !first.contains_key(page)).count() > MAX_LATER;
     let mut list: Vec<Touched> = Vec::new();
     for (page, whose) in all {
         let (written, later) = (*whose == Page::Own, !first.contains_key(page));
@@ -102,6 +102,12 @@ mod tests {
             touched(10, 1, false, true),
         ];
         assert_eq!(list(&first, &all).as_deref(), Some(&expected[..]));
+    }
+
+    #[test]
+    fn pages_that_were_taken_back_meanwhile_are_not_counted() {
+        let (first, all) = (pages(&[(1, Page::Shared), (2, Page::Shared), (3, Page::Shared)]), pages(&[(2, Page::Shared), (7, Page::Own)]));
+        assert_eq!(list(&first, &all), Some(vec![touched(2, 1, false, false), touched(7, 1, true, true)]));
     }
 
     #[test]

@@ -80,14 +80,12 @@ async fn use_copy(
     failpoints::CAPTURE_TEST_START.pass().await?;
     let identity = restore::new_identity(machine, &format!("microvm-{machine}"));
     restore::thaw(host, running, Some(identity), None, &mut Steps::start()).await?;
-    let recording = host.working_sets.then(|| Recording {
-        pid: running.vm.process().pid,
-        base: image.snapshot().memory(),
-        length: u64::from(request.shape.memory_mib) << 20,
-    });
-    let first = match recording.clone() {
-        Some(recording) => Some(blocking(move || recording.first(), "see what a copy touches").await?),
-        None => None,
+    let recording = match host.working_sets {
+        true => {
+            let (pid, base, length) = (running.vm.process().pid, image.snapshot().memory(), u64::from(request.shape.memory_mib) << 20);
+            Some(blocking(move || Recording::begin(pid, base, length), "see what a copy touches").await?)
+        }
+        false => None,
     };
     if let Some(call) = &request.validate {
         let agent = host.agent(&running.cell);
@@ -96,9 +94,9 @@ async fn use_copy(
             end = running.vm.ended() => return Err(EngineError::Ended(end).into()),
         }
     }
-    match (recording, first) {
-        (Some(recording), Some(first)) => blocking(move || recording.finish(&first), "see what a copy touches").await,
-        _ => Ok(None),
+    match recording {
+        Some(recording) => blocking(move || recording.finish(), "see what a copy touches").await,
+        None => Ok(None),
     }
 }
 
