@@ -150,6 +150,14 @@ impl VmProcess {
         end.unwrap_or(ProcessEnd { cause: EndCause::Unknown, last_words: String::new() })
     }
 
+    /// What talking to the process came to: see [`VmProcess::explain`].
+    pub(super) async fn explained<T>(&self, work: impl Future<Output = Result<T, EngineError>> + Send) -> Result<T, EngineError> {
+        match work.await {
+            Err(error) => Err(self.explain(error).await),
+            done => done,
+        }
+    }
+
     /// The process's end, where that is why its control socket failed: its last words say more than that it has hung up.
     pub(super) async fn explain(&self, error: EngineError) -> EngineError {
         match error {

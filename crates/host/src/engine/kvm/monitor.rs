@@ -63,9 +63,6 @@ impl Monitor {
 
     /// Has it make what can be made before its machine is known.
     pub(super) async fn prepare(&self, vcpus: u8) -> Result<(), EngineError> {
-        match client::ask(&self.control, "prepare", Request::Prepare { vcpus }, &[]).await {
-            Err(error) => Err(self.process.explain(error).await),
-            Ok(_) => Ok(()),
-        }
+        self.process.explained(client::ask(&self.control, "prepare", Request::Prepare { vcpus }, &[])).await.map(|_| ())
     }
 }

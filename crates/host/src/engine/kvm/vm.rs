@@ -97,10 +97,7 @@ impl KvmVm {
         let fds: Vec<BorrowedFd<'_>> = order.fds.iter().map(AsFd::as_fd).collect();
         tokio::select! {
             end = self.process.end() => Err(EngineError::Ended(end)),
-            given = client::ask(&control, order.name, order.request, &fds) => match given {
-                Err(error) => Err(self.process.explain(error).await),
-                given => given,
-            },
+            given = self.process.explained(client::ask(&control, order.name, order.request, &fds)) => given,
         }
     }
 
@@ -109,10 +106,7 @@ impl KvmVm {
             let control = channel::connect(&self.directory, CONTROL_SOCKET).await.map_err(EngineError::Control)?;
             client::ask(&control, command, request, fds).await
         };
-        match asked.await {
-            Err(error) => Err(self.process.explain(error).await),
-            Ok(_) => Ok(()),
-        }
+        self.process.explained(asked).await.map(|_| ())
     }
 }
 

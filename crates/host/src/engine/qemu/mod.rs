@@ -179,13 +179,6 @@ impl QemuVm {
         control.execute("migrate", json!({"uri": format!("fd:{STATE_FD}")})).await?;
         control.migration_ended().await
     }
-
-    async fn explained(&self, work: impl Future<Output = Result<(), EngineError>> + Send) -> Result<(), EngineError> {
-        match work.await {
-            Err(error) => Err(self.process.explain(error).await),
-            Ok(()) => Ok(()),
-        }
-    }
 }
 
 fn ignore_shared_memory() -> (&'static str, serde_json::Value) {
@@ -208,20 +201,20 @@ impl Vm for QemuVm {
         let Some(state) = state else { return Ok(StepTimings::default()) };
         tokio::select! {
             end = self.process.end() => Err(EngineError::Ended(end)),
-            loaded = self.explained(self.load(state)) => loaded.map(|()| StepTimings::default()),
+            loaded = self.process.explained(self.load(state)) => loaded.map(|()| StepTimings::default()),
         }
     }
 
     async fn pause(&self) -> Result<(), EngineError> {
-        self.explained(self.execute("stop")).await
+        self.process.explained(self.execute("stop")).await
     }
 
     async fn resume(&self) -> Result<(), EngineError> {
-        self.explained(self.execute("cont")).await
+        self.process.explained(self.execute("cont")).await
     }
 
     async fn save_state(&self, to: File) -> Result<(), EngineError> {
-        self.explained(self.save(to)).await
+        self.process.explained(self.save(to)).await
     }
 
     fn kill(&self) {
