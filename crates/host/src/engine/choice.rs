@@ -20,12 +20,12 @@ pub(crate) struct Chosen {
 
 /// Makes the engine that `choice` names. `Auto` is the first that works here: the own monitor, then QEMU with KVM, then QEMU's translator.
 pub(crate) fn choose(choice: EngineChoice, monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
-    let configured = |engine| Ok(Chosen { engine, why: "the configuration says so".into() });
+    let configured = || "the configuration says so".to_owned();
     match choice {
         EngineChoice::Auto => automatic(monitor),
-        EngineChoice::Kvm => configured(Arc::new(KvmEngine::probe(monitor)?)),
-        EngineChoice::QemuTcg => configured(qemu(Accelerator::Tcg)?),
-        EngineChoice::QemuKvm => configured(qemu(Accelerator::kvm()?)?),
+        EngineChoice::Kvm => Ok(Chosen { engine: Arc::new(KvmEngine::probe(monitor)?), why: configured() }),
+        EngineChoice::QemuTcg => qemu(Accelerator::Tcg, configured()),
+        EngineChoice::QemuKvm => qemu(Accelerator::kvm()?, configured()),
     }
 }
 
@@ -34,19 +34,19 @@ fn automatic(monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
     if !has_virtualization() {
         let why =
             "the CPU shows neither vmx nor svm; where the host is a virtual machine itself, its owner can turn nested virtualization on";
-        return Ok(Chosen { engine: qemu(Accelerator::Tcg)?, why: why.into() });
+        return qemu(Accelerator::Tcg, why.into());
     }
     match KvmEngine::probe(monitor) {
         Ok(engine) => Ok(Chosen { engine: Arc::new(engine), why: "the CPU has hardware virtualization, and KVM ran a test guest".into() }),
-        Err(error @ ProbeError::NoMonitor(_)) => {
-            Ok(Chosen { engine: qemu(Accelerator::kvm()?)?, why: format!("KVM works, but {}", with_causes(&error)) })
-        }
-        Err(error) => {
-            Ok(Chosen { engine: qemu(Accelerator::Tcg)?, why: format!("the CPU has hardware virtualization, but {}", with_causes(&error)) })
-        }
+        Err(error @ ProbeError::NoMonitor(_)) => qemu(Accelerator::kvm()?, format!("KVM works, but {}", with_causes(&error))),
+        Err(error) => qemu(Accelerator::Tcg, format!("the CPU has hardware virtualization, but {}", with_causes(&error))),
     }
 }
 
-fn qemu(accelerator: Accelerator) -> Result<Arc<dyn Engine>, Failure> {
-    Ok(Arc::new(QemuEngine::probe(accelerator)?))
+fn qemu(accelerator: Accelerator, mut why: String) -> Result<Chosen, Failure> {
+    let engine = QemuEngine::probe(accelerator)?;
+    if let Some(remark) = engine.remark() {
+        why = format!("{why}; {remark}");
+    }
+    Ok(Chosen { engine: Arc::new(engine), why })
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
 
 const KVM_DEVICE: &str = "/dev/kvm";
 /// Roughly x86-64-v2: emulated AVX would make cryptography slower, not faster.
@@ -78,17 +77,6 @@ pub(crate) fn has_virtualization() -> bool {
 
 fn offers_virtualization(cpuinfo: &str) -> bool {
     cpuinfo.lines().filter(|line| line.starts_with("flags")).any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
-}
-
-/// QEMU's version, as its first line of `--version` says.
-pub(super) fn version(binary: &str) -> io::Result<String> {
-    let output = Command::new(binary)
-        .arg("--version")
-        .output()
-        .map_err(|error| io::Error::new(error.kind(), format!("{binary}: {error} (install it: apt-get install qemu-system-x86)")))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.lines().next().and_then(|line| line.strip_prefix("QEMU emulator version ")).map(str::trim);
-    version.map(str::to_owned).ok_or_else(|| io::Error::other(format!("{binary} --version says: {text}")))
 }
 
 #[cfg(test)]

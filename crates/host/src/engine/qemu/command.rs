@@ -6,6 +6,7 @@ use std::process::Command;
 use emberbox_agent_protocol::GUEST_MAC;
 
 use super::Accelerator;
+use super::program::Program;
 use crate::engine::{Boot, DiskFormat, DiskLayer, Restore, VmDisk, VmSpec};
 
 /// Upper bound of TCG's translation cache: without it QEMU's own memory grows past 1 GB. A sixteenth of the guest's memory, within these bounds, keeps
@@ -26,8 +27,8 @@ pub(super) struct QemuCommand {
 
 impl QemuCommand {
     /// Everything that boot and restore have in common. The order of devices is part of the machine: a snapshot only fits the same order.
-    pub(super) fn new(binary: &str, accelerator: Accelerator, spec: VmSpec, control: OwnedFd) -> Self {
-        let mut command = Command::new(binary);
+    pub(super) fn new(program: &Program, spec: VmSpec, control: OwnedFd) -> Self {
+        let mut command = Command::new(program.binary);
         command.env_clear().current_dir("/");
         let mut this = Self { command, inherited: Vec::new() };
         this.arg("-name", "emberbox")
@@ -40,13 +41,15 @@ impl QemuCommand {
             .arg("-m", &format!("{}M", spec.shape.memory_mib))
             .arg("-smp", &spec.shape.vcpus.to_string())
             .arg("-global", "virtio-mmio.force-legacy=false");
-        match accelerator {
+        let accelerator = match program.accelerator {
             Accelerator::Tcg => {
                 let cache = (spec.shape.memory_mib / 16).clamp(*TRANSLATION_CACHE_MIB.start(), *TRANSLATION_CACHE_MIB.end());
-                this.arg("-accel", &format!("tcg,thread=multi,tb-size={cache}")).arg("-cpu", accelerator.cpu_model())
+                let thread = if program.translates_in_parallel() { "multi" } else { "single" };
+                format!("tcg,thread={thread},tb-size={cache}")
             }
-            Accelerator::Kvm { .. } => this.arg("-accel", "kvm").arg("-cpu", accelerator.cpu_model()),
+            Accelerator::Kvm { .. } => "kvm".to_owned(),
         };
+        this.arg("-accel", &accelerator).arg("-cpu", program.accelerator.cpu_model());
         this.control(control);
         for disk in spec.disks {
             this.disk(disk);

@@ -5,6 +5,7 @@
 
 mod accelerator;
 mod command;
+mod program;
 mod qmp;
 
 pub(crate) use accelerator::{Accelerator, has_virtualization};
@@ -27,6 +28,7 @@ use crate::sys::pidfd::ProcessIdentity;
 use crate::sys::spawn::{Confinement, sealed_file, spawn_confined};
 use crate::{MachineShape, ProcessEnd, StepTimings};
 use command::{MACHINE, QemuCommand};
+use program::Program;
 use qmp::Qmp;
 
 static PRIVATE_MEMORY_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/private_memory.so"));
@@ -38,8 +40,7 @@ const OPEN_FILES: u64 = 256;
 const STATE_FD: &str = "state";
 
 pub(crate) struct QemuEngine {
-    binary: String,
-    accelerator: Accelerator,
+    program: Program,
     identity: EngineIdentity,
     library: OwnedFd,
 }
@@ -47,20 +48,24 @@ pub(crate) struct QemuEngine {
 impl QemuEngine {
     /// Finds QEMU.
     pub(crate) fn probe(accelerator: Accelerator) -> Result<Self, EngineError> {
-        let binary = "qemu-system-x86_64".to_owned();
-        let version = accelerator::version(&binary).map_err(EngineError::Start)?;
+        let program = Program::find(accelerator).map_err(EngineError::Start)?;
         let identity = EngineIdentity {
             engine: accelerator.engine_name().into(),
-            version: format!("{version}, machine {MACHINE}"),
+            version: format!("{}, machine {MACHINE}", program.version),
             cpu_profile: accelerator.cpu_profile(),
             tsc_khz: crate::sys::tsc::measure_khz(),
         };
         let library = sealed_file(c"emberbox-private-memory", PRIVATE_MEMORY_LIBRARY).map_err(EngineError::Start)?;
-        Ok(Self { binary, accelerator, identity, library })
+        Ok(Self { program, identity, library })
+    }
+
+    /// For people: what this host's QEMU costs.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.program.remark()
     }
 
     fn kernel_arguments(&self) -> String {
-        let own = self.accelerator.kernel_arguments();
+        let own = self.program.accelerator.kernel_arguments();
         format!("{GUEST_ARGUMENTS} tsc_early_khz={} {own}", self.identity.tsc_khz)
     }
 
@@ -68,7 +73,7 @@ impl QemuEngine {
         let QemuCommand { command, inherited } = command;
         let confinement = Confinement {
             uid: home.uid,
-            group: self.accelerator.device_group(),
+            group: self.program.accelerator.device_group(),
             namespace: home.namespace,
             entrance: home.group.as_ref().map(Group::entrance).transpose()?,
             open_files: OPEN_FILES,
@@ -113,7 +118,7 @@ impl Engine for QemuEngine {
         let control = channel::listen(&home.directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
         // QEMU opens the memory file anew through its descriptor, as its own user.
         nix::unistd::fchown(&boot.memory, Some(home.uid.into()), None).map_err(|errno| EngineError::Start(errno.into()))?;
-        let command = QemuCommand::new(&self.binary, self.accelerator, spec, control);
+        let command = QemuCommand::new(&self.program, spec, control);
         let command = command.boot(boot, &self.kernel_arguments(), home.shape.memory_mib);
         Ok(Arc::new(self.start(command, home).map_err(EngineError::Start)?))
     }
@@ -122,7 +127,7 @@ impl Engine for QemuEngine {
         let home = Home::of(&mut spec);
         let control = channel::listen(&home.directory, CONTROL_SOCKET).map_err(EngineError::Start)?;
         let library = self.library.try_clone().map_err(EngineError::Start)?;
-        let command = QemuCommand::new(&self.binary, self.accelerator, spec, control);
+        let command = QemuCommand::new(&self.program, spec, control);
         let (command, state) = command.restore(restore, library, home.shape.memory_mib);
         let mut vm = self.start(command, home).map_err(EngineError::Start)?;
         vm.incoming = Mutex::new(Some(state));
