@@ -50,6 +50,15 @@ impl Net {
         Self { tap, mac, receiver: Receiver::new(), merge: false }
     }
 
+    fn transmit(&mut self, queues: &mut Queues<'_>) -> Result<Served, Fault> {
+        serve_chains(queues, TRANSMIT, |segments, _| {
+            if (HEADER..=MAX_FRAME).contains(&segments.readable_bytes()) {
+                self.tap.send(segments.readable());
+            }
+            Ok(0)
+        })
+    }
+
     fn receive(&mut self, queues: &mut Queues<'_>) -> Result<Served, Fault> {
         let memory = queues.ram.memory();
         match &mut queues.queues[RECEIVE] {
@@ -86,15 +95,14 @@ impl VirtioDevice for Net {
     }
 
     fn serve(&mut self, wake: Wake, queues: &mut Queues<'_>) -> Result<Served, Fault> {
-        match wake {
-            Wake::Queue(TRANSMIT) => serve_chains(queues, TRANSMIT, |segments, _| {
-                if (HEADER..=MAX_FRAME).contains(&segments.readable_bytes()) {
-                    self.tap.send(segments.readable());
-                }
-                Ok(0)
-            }),
-            Wake::Queue(_) | Wake::Host => self.receive(queues),
-        }
+        let sent = match wake {
+            Wake::Queue(TRANSMIT) => self.transmit(queues)?,
+            Wake::Queue(_) | Wake::Host => Served::default(),
+        };
+        // The host's kernel carries a frame as far as it can before it returns: what answers it, an acknowledgement above all, often waits already. It comes
+        // along, for an interrupt of its own would cost the guest more than all the rest.
+        let received = self.receive(queues)?;
+        Ok(Served { interrupt: sent.interrupt || received.interrupt, more: sent.more || received.more })
     }
 
     fn host_fd(&self) -> Option<RawFd> {
@@ -107,5 +115,34 @@ impl VirtioDevice for Net {
 
     fn load(&mut self, record: &DeviceRecord) -> bool {
         *record == self.save()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::devices::virtio::testing::{Ring, ram};
+
+    const FRAME: usize = 60;
+
+    /// Found by measuring: a stream out of the guest cost two interrupts for each of its turns, one for what was sent and one for its acknowledgement.
+    #[test]
+    fn what_answers_a_frame_comes_with_the_same_interrupt() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (ram, mut net) = (ram(), Net::on(theirs.into(), [2; 6]).unwrap());
+        let (mut receive, mut transmit) = (Ring::new(ram.memory(), 8), Ring::at(ram.memory(), 8, 0x1_0000));
+        receive.add(&[(0x4_0000, 2048, true)]);
+        transmit.add(&[(0x5_0000, FRAME as u32, false)]);
+        ours.send(&[1; FRAME]).unwrap();
+        let mut queues = [receive.take_queue(), transmit.take_queue()];
+        let served = net.serve(Wake::Queue(TRANSMIT), &mut Queues { queues: &mut queues, ram: &ram }).unwrap();
+        assert_eq!(served, Served { interrupt: true, more: false });
+        assert_eq!((transmit.used(), receive.used()), (vec![(0, 0)], vec![(0, FRAME as u32)]));
+        assert_eq!(ours.recv(&mut [0; 2 * FRAME]).unwrap(), FRAME);
+        let served = net.serve(Wake::Host, &mut Queues { queues: &mut queues, ram: &ram }).unwrap();
+        assert_eq!(served, Served::default(), "nothing is left for an interrupt of its own");
     }
 }
