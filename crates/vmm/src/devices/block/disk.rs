@@ -175,6 +175,48 @@ mod tests {
         assert_eq!(&read, b"from the base");
     }
 
+    /// What `qemu-img` finds in the file: an error's text when it is not clean.
+    fn check(directory: &std::path::Path) -> serde_json::Value {
+        let path = directory.join("overlay.qcow2");
+        let image = serde_json::json!({"driver": "qcow2", "file": {"driver": "file", "filename": path}, "backing": null});
+        let output = std::process::Command::new("qemu-img").args(["check", "--output=json", &format!("json:{image}")]).output().unwrap();
+        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A request into new clusters is one write because they lie behind each other; what a flush leaves is a file without leaks and errors.
+    #[test]
+    fn new_clusters_lie_behind_each_other_and_the_file_is_clean() {
+        const MIB: u64 = 1 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let Some(top) = overlay(directory.path()) else { return };
+        let base = tempfile::tempfile().unwrap();
+        base.write_all_at(&[0xbb; 2 * MIB as usize], 8 * MIB).unwrap();
+        base.set_len(16 * MIB).unwrap();
+        let mut disk = Disk::open("root".into(), false, vec![(DiskFormat::Qcow2, top), (DiskFormat::Raw, base)]).unwrap();
+        for index in 0..4 {
+            disk.write(&[slice(&mut vec![index as u8 + 1; MIB as usize])], index * MIB).unwrap();
+        }
+        disk.flush().unwrap();
+        let found = check(directory.path());
+        assert_eq!((&found["allocated-clusters"], found.get("fragmented-clusters")), (&64.into(), None), "{found}");
+        assert!(found["image-end-offset"].as_u64().unwrap() <= 4 * MIB + 6 * 65_536, "{found}");
+        // Pieces of clusters, some of which the base has, and clusters that are given up.
+        disk.write(&[slice(&mut vec![9; MIB as usize])], 8 * MIB + 4096).unwrap();
+        disk.write(&[slice(&mut vec![9; 4096])], 12 * MIB + 8192).unwrap();
+        disk.discard(MIB, MIB).unwrap();
+        disk.write_zeroes(9 * MIB, 128 * 1024).unwrap();
+        disk.flush().unwrap();
+        check(directory.path());
+        let at = |offset| {
+            let mut byte = [0];
+            disk.read(&[slice(&mut byte)], offset).unwrap();
+            byte[0]
+        };
+        let seen = [0, MIB - 1, 3 * MIB, 8 * MIB, 8 * MIB + 4096, 9 * MIB - 1, 9 * MIB, 9 * MIB + 128 * 1024, 12 * MIB, 12 * MIB + 8192].map(at);
+        assert_eq!(seen, [1, 1, 4, 0xbb, 9, 9, 0, 0xbb, 0, 9]);
+    }
+
     #[test]
     fn what_is_no_qcow2_is_refused() {
         for bytes in [&b""[..], b"QFI\xfb", &[0xff; 4096]] {
