@@ -213,7 +213,8 @@ mod tests {
             disk.read(&[slice(&mut byte)], offset).unwrap();
             byte[0]
         };
-        let seen = [0, MIB - 1, 3 * MIB, 8 * MIB, 8 * MIB + 4096, 9 * MIB - 1, 9 * MIB, 9 * MIB + 128 * 1024, 12 * MIB, 12 * MIB + 8192].map(at);
+        let seen =
+            [0, MIB - 1, 3 * MIB, 8 * MIB, 8 * MIB + 4096, 9 * MIB - 1, 9 * MIB, 9 * MIB + 128 * 1024, 12 * MIB, 12 * MIB + 8192].map(at);
         assert_eq!(seen, [1, 1, 4, 0xbb, 9, 9, 0, 0xbb, 0, 9]);
     }
 
