@@ -10,7 +10,7 @@ net_in_mib_s, net_out_mib_s                  one TCP connection to a server besi
 The files are in the host's page cache: what is compared is what the engine does, not what the disk does.
 
 net_out_mib_s has two steady states under emulation. The guest's TCP sizes its frames by the round trip: beyond some milliseconds it sends two segments at a
-time, and as each frame costs the same, a tenth of the bytes. A machine that is busy with something else puts either engine there.
+time, and as each frame costs about the same, a fraction of the bytes. A machine that is busy with something else puts either engine there.
 """
 import contextlib
 import socket
@@ -75,7 +75,7 @@ def measure(samples, images, repetitions):
 
 
 def in_turn(microvms, number):
-    """Another one is first each time: what the first pays for the others (pages that the host has to find, code that is met for the first time) evens out."""
+    """Another one is first each time: what the first of a round may pay for the others evens out."""
     turns = list(microvms.items())
     start = number % len(turns)
     return turns[start:] + turns[:start]
