@@ -7,7 +7,9 @@ restore.<engine>       from the start of the process to the agent's first answer
 runs.<engine>          of that, what the engine takes: until the guest runs. The rest is the guest's own work, which under emulation is most of it
 step.<engine>.<step>   each step of those launches
 suspend.<engine>       SuspendMicrovm called -> SUSPENDED is seen; the guest has dirtied 16 MiB since it was last written
-suspend.<engine>.<step>  its steps; `state` writes what is not memory
+suspend.<engine>.<step>  its steps
+snapshot.<engine>      of that, while the guest stands still: from its pause to a snapshot that is whole, synced and has its name
+write_memory           a file as large as the guest's memory, written and synced on the same disk: what a snapshot of everything could not do without
 clones_per_second.<engine>  so many launched at once, until the last is RUNNING
 overhead_kib.<engine>  PSS of each of six monitors alive, mappings of guest memory left out
 block_*, net_*         disk and network: common/io.py
@@ -43,7 +45,11 @@ DIRTIED_MIB = 16
 APART = ("manifest", "disk", "cell", "record")
 # Steps that are the guest's.
 GUESTS = ("guest", "clock")
+# Steps of a suspension while the guest stands still.
+SNAPSHOTS = ("pause", "memory_and_state", "sync")
 MEMORY_MIB = 512
+# What a guest of that has: its peak.
+GUEST_MEMORY_MIB = 4 * MEMORY_MIB
 LAB_MEMORY_MIB = 6144
 
 
@@ -97,6 +103,7 @@ class Bench:
                 microvm.resume()
                 done()
         for steps in self.steps_since(start, "suspend"):
+            self.samples[self.name("snapshot")].append(sum(steps[step] for step in SNAPSHOTS))
             for step, ms in steps.items():
                 self.samples[self.name("suspend", step)].append(ms)
 
@@ -113,6 +120,22 @@ class Bench:
         finally:
             for microvm in microvms:
                 microvm.terminate()
+
+
+def measure_writing(samples, directory):
+    """Pieces that are not all zero and not in any cache of the processor."""
+    pieces, path = [os.urandom(1 << 20) for _ in range(16)], directory / "memory-whole"
+    done = Progress(f"{GUEST_MEMORY_MIB} MiB written and synced", REPETITIONS)
+    for _ in range(REPETITIONS):
+        began = time.perf_counter()
+        with open(path, "wb") as file:
+            for number in range(GUEST_MEMORY_MIB):
+                file.write(pieces[number % len(pieces)])
+            file.flush()
+            os.fsync(file.fileno())
+        samples["write_memory"].append(milliseconds_since(began))
+        path.unlink()
+        done()
 
 
 def charts(samples, engines):
@@ -155,6 +178,7 @@ def measure_kvm(samples):
         pooled = Bench(samples, "kvm_pooled", daemon, small)
         pooled.measure_restores()
         Bench(samples, "kvm", daemon, small).measure_suspensions()
+        measure_writing(samples, daemon.directory)
         pooled.measure_many()
         daemon.config.write_text(configuration("kvm", working_set=False))
         daemon.restart("stop")
@@ -214,6 +238,7 @@ def main():
         ("restore.qemu", "restore.kvm", 4, ">="),
         ("restore.qemu", "restore.kvm_pooled", 8, ">="),
         (memory.key(8192), memory.key(256), None, "<="),
+        ("write_memory", "snapshot.kvm", 10, ">="),
         ("restore.kvm_faulting", "restore.kvm_pooled", None, ">="),
         ("runs.qemu", "runs.kvm", None, ">="),
         ("runs.qemu", "runs.kvm_pooled", None, ">="),

@@ -46,6 +46,17 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """What a worker has seen comes to the process that reports."""
+    CHECKED.update(getattr(node, "workeroutput", {}).get("checked", ()))
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["checked"] = sorted(CHECKED)
+
+
 def pytest_terminal_summary(terminalreporter):
     if CHECKED:
         terminalreporter.write_line(f"answers held against the service's model: {len(CHECKED)} operations: {', '.join(sorted(CHECKED))}")

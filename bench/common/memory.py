@@ -13,8 +13,8 @@ from monitor.driver import Monitor, overlay
 SIZES_MIB = (256, 8192)
 
 
-def key(mib):
-    return f"restore_of_mib.{mib}"
+def key(mib, *step):
+    return ".".join(["restore_of_mib", str(mib), *step])
 
 
 def measure(samples, repetitions):
@@ -26,7 +26,8 @@ def measure(samples, repetitions):
             freeze(work, mib)
             done = Progress(f"restores of {mib} MiB", repetitions)
             for _ in range(repetitions):
-                samples[key(mib)].append(restore(work, mib))
+                for step, milliseconds in restore(work, mib).items():
+                    samples[key(mib, *step)].append(milliseconds)
                 done()
         finally:
             shutil.rmtree(work)
@@ -44,12 +45,15 @@ def freeze(work, mib):
 
 
 def restore(work, mib):
-    """Milliseconds from the start of the process to the agent's answer."""
+    """Milliseconds from the start of the process to the agent's answer, under the name (), and of it those of each step of the monitor's own."""
     began = time.perf_counter()
     machine = Monitor(work)
     try:
-        machine.restore(overlay(work, work), work / "memory", work / "state", memory=mib)
+        steps = machine.restore(overlay(work, work), work / "memory", work / "state", memory=mib)
+        restored = milliseconds_since(began)
         assert machine.ask("ping") == "done"
-        return milliseconds_since(began)
+        answered = milliseconds_since(began)
     finally:
         machine.end()
+    own = {(step,): microseconds / 1000 for step, microseconds in steps.items()}
+    return {(): answered, **own, ("guest",): answered - restored}
