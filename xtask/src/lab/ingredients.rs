@@ -17,6 +17,8 @@ const RECIPE: [&str; 5] =
 const MADE_OF: &str = "recipe";
 
 pub(super) struct Ingredients {
+    /// A directory with QEMU and all that it needs, whatever the host has.
+    pub emulator: PathBuf,
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     /// The root disk all runs start from. Never written: each run has a layer above it.
@@ -38,7 +40,13 @@ impl Ingredients {
             build(workspace, &recipe, lab)?;
         }
         let file = |name| lab.join(name);
-        Ok(Self { kernel: file("vmlinuz"), initramfs: file("initramfs"), root: file("root.ext4"), base: base_disk(&workspace.base, lab)? })
+        Ok(Self {
+            emulator: file("emulator"),
+            kernel: file("vmlinuz"),
+            initramfs: file("initramfs"),
+            root: file("root.ext4"),
+            base: base_disk(&workspace.base, lab)?,
+        })
     }
 }
 
@@ -56,7 +64,7 @@ fn forget_abandoned_runs(lab: &Path) -> anyhow::Result<()> {
 
 /// Made of this very recipe. Debian's updates are for `--rebuild` and for CI's fresh machines: a test run must not wait for the archive.
 fn is_current(recipe: &[u8], lab: &Path) -> bool {
-    let files = ["vmlinuz", "initramfs", "root.ext4"].iter().all(|name| lab.join(name).exists());
+    let files = ["emulator", "vmlinuz", "initramfs", "root.ext4"].iter().all(|name| lab.join(name).exists());
     files && fs::read(lab.join(MADE_OF)).is_ok_and(|made_of| made_of == recipe)
 }
 

@@ -62,7 +62,10 @@ impl Machine {
     pub(super) fn start(hardware: &Hardware, ports: &Listeners, scratch: &Path) -> anyhow::Result<Self> {
         // Whoever kills us with -9 takes the machine along.
         let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        let emulator = &hardware.ingredients.emulator;
+        qemu.args(["--pdeathsig", "KILL"]).arg(emulator.join("ld-linux-x86-64.so.2")).arg("--library-path").arg(emulator.join("lib"));
+        qemu.arg(emulator.join("qemu-system-x86_64")).arg("-L").arg(emulator.join("share"));
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         qemu.args(["-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off", "-global", "virtio-mmio.force-legacy=false"]);
         qemu.args([
             "-accel",
@@ -87,7 +90,7 @@ impl Machine {
             qemu.args(["-chardev", &format!("socket,id={name},path={}", ports.socket(name).display())]);
             qemu.args(["-device", &format!("virtserialport,chardev={name},name={name}")]);
         }
-        let child = qemu.stdin(Stdio::null()).spawn().context("starting QEMU by setpriv (util-linux, qemu-system-x86)")?;
+        let child = qemu.stdin(Stdio::null()).spawn().context("starting the lab's QEMU by setpriv (util-linux)")?;
         Ok(Self(child))
     }
 

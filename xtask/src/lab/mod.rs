@@ -40,9 +40,8 @@ pub(crate) struct Arguments {
     /// Memory of the outer machine in MiB; it takes what is used.
     #[arg(long, default_value_t = 4096)]
     memory: u32,
-    /// CPUs of the outer machine. More than one make it freeze now and then: a kernel patches its code as it runs, and QEMU's translator lets another CPU
-    /// meet the old.
-    #[arg(long, default_value_t = 1)]
+    /// CPUs of the outer machine.
+    #[arg(long, default_value_t = 2)]
     cpus: u32,
     /// How long the command may take, booting and repetitions included, in seconds.
     #[arg(long, default_value_t = 1200)]
