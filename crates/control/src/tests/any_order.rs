@@ -83,10 +83,7 @@ async fn take(world: &mut World, ids: &[MicrovmId], seen: &mut Seen, step: &Step
             world.control.poke();
         }
         Step::JumpWall(seconds) => world.parts.clock.jump_wall(seconds.into()),
-        Step::Sweep => {
-            world.control.core().suspect();
-            world.control.poke();
-        }
+        Step::Sweep => look_for_leftovers(world),
         Step::Restart => {
             release_all(world);
             world.restart().await;
@@ -116,6 +113,12 @@ fn release_all(world: &World) {
     CALLS.iter().for_each(|call| world.parts.host.release(*call));
 }
 
+/// What the daemon does by itself each minute. It finds what is left of a MicroVM whose stop failed at each attempt.
+fn look_for_leftovers(world: &World) {
+    world.control.core().suspect();
+    world.control.poke();
+}
+
 async fn story(steps: Vec<Step>) {
     let mut world = World::with_image().await;
     let policy = json!({"idlePolicy": {"maxIdleDurationSeconds": 100, "suspendedDurationSeconds": 100_000, "autoResumeEnabled": true}});
@@ -131,6 +134,7 @@ async fn story(steps: Vec<Step>) {
     for id in &ids {
         let (world, machine) = (&world, World::machine(*id));
         eventually(&format!("{id} agrees with its machine"), async || {
+            look_for_leftovers(world);
             let state = world.get(*id).await["state"].clone();
             match world.parts.host.status(machine) {
                 Some(MachineStatus::Running) => state == "RUNNING",
@@ -149,11 +153,23 @@ async fn story(steps: Vec<Step>) {
     for id in ids {
         world.change("TerminateMicrovm", id).await;
         world.state(id, "TERMINATED").await;
-        assert_eq!(world.parts.host.status(World::machine(id)), None);
+        eventually(&format!("nothing is left of {id}"), async || {
+            look_for_leftovers(&world);
+            world.parts.host.status(World::machine(id)).is_none()
+        })
+        .await;
     }
     assert_eq!(world.parts.host.overlaps(), 0);
     assert!(world.control.core().microvms.all().is_empty());
     world.control.shutdown().await;
+}
+
+/// Found by the test below: the machine of a MicroVM whose stop has failed for good is ended all the same.
+#[tokio::test]
+async fn a_stop_that_fails_at_each_attempt_leaves_nothing_for_long() {
+    let mut steps = vec![Step::Fail(3); 5];
+    steps.push(Step::Ask(0, "TerminateMicrovm"));
+    story(steps).await;
 }
 
 #[test]
