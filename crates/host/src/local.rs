@@ -143,7 +143,7 @@ impl LocalHost {
         let (told, cgroups) = (engine.clone(), Arc::new(OnceLock::<Cgroups>::new()));
         let groups = cgroups.clone();
         let is_ready = move |uid| told.cell_is_ready(uid, &|| groups.get()?.prepare(uid).ok()?);
-        let cells = CellPool::start(&config.network, &layout.network(), Box::new(is_ready)).await?;
+        let cells = CellPool::start(&config.network, &layout.network(), Arc::new(is_ready)).await?;
         cgroups.get_or_init(|| Cgroups::start(cells.name()));
         let working_sets = config.working_sets && engine.uses_working_sets();
         let host = Arc::new(Self {

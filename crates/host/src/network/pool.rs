@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -37,7 +37,7 @@ pub(crate) struct CellPool {
 }
 
 /// Called with the user number of a cell's machine.
-pub(crate) type ReadyHook = Box<dyn Fn(u32) + Send + Sync>;
+pub(crate) type ReadyHook = Arc<dyn Fn(u32) + Send + Sync>;
 
 #[derive(Debug)]
 struct Factory {
@@ -45,6 +45,8 @@ struct Factory {
     allow: Vec<String>,
     resolvers: Vec<IpAddr>,
     next: AtomicU32,
+    /// Nothing is made ahead any more. Held for reading while something is.
+    closed: RwLock<bool>,
     _lock: Flock<File>,
     runtime: tokio::runtime::Handle,
 }
@@ -73,6 +75,7 @@ impl CellPool {
             allow: config.allow.clone(),
             resolvers,
             next: AtomicU32::new(0),
+            closed: RwLock::new(false),
             _lock: lock,
             runtime: tokio::runtime::Handle::current(),
         });
@@ -114,6 +117,8 @@ impl CellPool {
 impl Drop for CellPool {
     fn drop(&mut self) {
         self.refill.abort();
+        // Waits for a cell that is being made: its link would be found below, and outlive this daemon's rules or keep them.
+        *self.factory.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         // Machines that go on running still need the host's rules: they stay until no interface of this daemon is left.
         let prefix = format!("{}-", self.factory.slice.prefix);
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -154,21 +159,30 @@ impl Factory {
     }
 }
 
+/// Makes a cell for the queue on a thread that blocks. Nothing is in transit meanwhile: either it is in the queue or it is not made.
+async fn make_ahead(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, tell: ReadyHook) -> Result<(), NetworkError> {
+    let made = tokio::task::spawn_blocking(move || {
+        let closed = factory.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Ok(());
+        }
+        let cell = factory.make_blocking()?;
+        tell(factory.user_of(&cell));
+        ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell);
+        Ok(())
+    });
+    made.await.map_err(|error| NetworkError::Io { attempted: "make a cell ahead", source: error.into() })?
+}
+
 async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken: Arc<Notify>, size: usize, tell: ReadyHook) {
     loop {
         while ready.lock().unwrap_or_else(PoisonError::into_inner).len() < size {
-            match factory.make().await {
-                Ok(cell) => {
-                    tell(factory.user_of(&cell));
-                    ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(cell);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a network cell could not be made ahead; launches will try themselves"
-                    );
-                    break;
-                }
+            if let Err(error) = make_ahead(factory.clone(), ready.clone(), tell.clone()).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a network cell could not be made ahead; launches will try themselves"
+                );
+                break;
             }
         }
         taken.notified().await;
