@@ -119,6 +119,7 @@ async fn adopt(
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
             vm.stop().await;
+            host.cells.take_away(process.cell);
             Adopted::Ended
         }
     }

@@ -75,7 +75,7 @@ impl Drop for Cell {
     }
 }
 
-fn remove_link(interface: &str) {
+pub(super) fn remove_link(interface: &str) {
     if std::path::Path::new("/sys/class/net").join(interface).exists()
         && let Err(error) = tools::ip(None, &format!("link del {interface}\n"))
     {

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use emberbox_agent_protocol::DNS_ADDRESS;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -26,6 +26,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A TCP exchange in all.
 const TCP_WITHIN: Duration = Duration::from_secs(10);
 
+const BOUND_WITHIN: Duration = Duration::from_secs(3);
+const BIND_AGAIN: Duration = Duration::from_millis(20);
+
 /// Runs while it is kept.
 #[derive(Debug)]
 pub(super) struct DnsRelay {
@@ -42,8 +45,8 @@ impl DnsRelay {
         let address = SocketAddrV4::new(DNS_ADDRESS, PORT);
         let (udp, tcp) = namespace
             .run(move || {
-                let udp = std::net::UdpSocket::bind(address)?;
-                let tcp = std::net::TcpListener::bind(address)?;
+                let udp = soon(|| std::net::UdpSocket::bind(address))?;
+                let tcp = soon(|| std::net::TcpListener::bind(address))?;
                 udp.set_nonblocking(true)?;
                 tcp.set_nonblocking(true)?;
                 Ok((udp, tcp))
@@ -56,6 +59,17 @@ impl DnsRelay {
         tasks.spawn_on(serve_udp(Arc::new(udp), resolvers.clone()), runtime);
         tasks.spawn_on(serve_tcp(tcp, resolvers), runtime);
         Ok(Self { _tasks: tasks })
+    }
+}
+
+/// Binds, for a moment again while the address is in use: a daemon that was killed may have been starting a process, which keeps its sockets until it is executed.
+fn soon<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let since = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < BOUND_WITHIN => std::thread::sleep(BIND_AGAIN),
+            bound => return bound,
+        }
     }
 }
 
@@ -136,6 +150,7 @@ fn parse_resolvers(text: &str) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -143,5 +158,25 @@ mod tests {
         let text = "# comment\nsearch example.com\nnameserver 127.0.0.53\n nameserver  ::1 \nnameserver wrong\n";
         let expected: Vec<IpAddr> = ["127.0.0.53", "::1"].iter().filter_map(|text| text.parse().ok()).collect();
         assert_eq!(parse_resolvers(text), expected);
+    }
+
+    #[test]
+    fn an_address_that_is_free_in_a_moment_is_waited_for() {
+        let holder = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = holder.local_addr().unwrap();
+        let releases = std::thread::spawn(move || {
+            std::thread::sleep(5 * BIND_AGAIN);
+            drop(holder);
+        });
+        assert_eq!(soon(|| std::net::UdpSocket::bind(address)).unwrap().local_addr().unwrap(), address);
+        releases.join().unwrap();
+    }
+
+    #[test]
+    fn another_failure_is_told_at_once() {
+        let began = Instant::now();
+        let refused = soon(|| Err::<(), _>(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert!(began.elapsed() < BOUND_WITHIN);
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::addresses::{LINKS, SLICES, Slice};
-use super::cell::Cell;
+use super::cell::{Cell, remove_link};
 use super::{NetworkConfig, NetworkError, dns, rules, tools};
 use crate::sys::namespace::NetworkNamespace;
 
@@ -111,6 +111,11 @@ impl CellPool {
 
     pub(crate) fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
         Cell::adopt(namespace, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
+    }
+
+    /// Takes away the link of a machine that was not adopted. Its namespace alone would do so minutes later.
+    pub(crate) fn take_away(&self, number: u32) {
+        remove_link(&self.factory.slice.link(number).interface);
     }
 }
 
