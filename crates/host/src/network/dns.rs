@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use emberbox_agent_protocol::DNS_ADDRESS;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::NetworkError;
+use super::soon::soon;
 use crate::sys::namespace::NetworkNamespace;
 
 const PORT: u16 = 53;
@@ -25,9 +26,6 @@ const MAX_QUESTIONS: usize = 64;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A TCP exchange in all.
 const TCP_WITHIN: Duration = Duration::from_secs(10);
-
-const BOUND_WITHIN: Duration = Duration::from_secs(3);
-const BIND_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs while it is kept.
 #[derive(Debug)]
@@ -45,8 +43,8 @@ impl DnsRelay {
         let address = SocketAddrV4::new(DNS_ADDRESS, PORT);
         let (udp, tcp) = namespace
             .run(move || {
-                let udp = soon(|| std::net::UdpSocket::bind(address))?;
-                let tcp = soon(|| std::net::TcpListener::bind(address))?;
+                let udp = bind_soon(|| std::net::UdpSocket::bind(address))?;
+                let tcp = bind_soon(|| std::net::TcpListener::bind(address))?;
                 udp.set_nonblocking(true)?;
                 tcp.set_nonblocking(true)?;
                 Ok((udp, tcp))
@@ -62,15 +60,9 @@ impl DnsRelay {
     }
 }
 
-/// Binds, for a moment again while the address is in use: a daemon that was killed may have been starting a process, which keeps its sockets until it is executed.
-fn soon<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    let since = Instant::now();
-    loop {
-        match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < BOUND_WITHIN => std::thread::sleep(BIND_AGAIN),
-            bound => return bound,
-        }
-    }
+/// Binds an address that a daemon before this one may still hold.
+fn bind_soon<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    soon(bind, |bound| matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse))
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, resolvers: Arc<[SocketAddr]>) {
@@ -151,6 +143,8 @@ fn parse_resolvers(text: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -165,18 +159,18 @@ mod tests {
         let holder = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = holder.local_addr().unwrap();
         let releases = std::thread::spawn(move || {
-            std::thread::sleep(5 * BIND_AGAIN);
+            std::thread::sleep(Duration::from_millis(100));
             drop(holder);
         });
-        assert_eq!(soon(|| std::net::UdpSocket::bind(address)).unwrap().local_addr().unwrap(), address);
+        assert_eq!(bind_soon(|| std::net::UdpSocket::bind(address)).unwrap().local_addr().unwrap(), address);
         releases.join().unwrap();
     }
 
     #[test]
     fn another_failure_is_told_at_once() {
         let began = Instant::now();
-        let refused = soon(|| Err::<(), _>(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        let refused = bind_soon(|| Err::<(), _>(io::ErrorKind::PermissionDenied.into())).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        assert!(began.elapsed() < BOUND_WITHIN);
+        assert!(began.elapsed() < Duration::from_secs(3));
     }
 }

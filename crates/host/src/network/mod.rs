@@ -14,6 +14,7 @@ mod cell;
 mod dns;
 mod pool;
 mod rules;
+mod soon;
 mod tools;
 
 pub(crate) use cell::Cell;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::addresses::{LINKS, SLICES, Slice};
 use super::cell::{Cell, remove_link};
+use super::soon::soon;
 use super::{NetworkConfig, NetworkError, dns, rules, tools};
 use crate::sys::namespace::NetworkNamespace;
 
@@ -23,8 +24,6 @@ const REFUSALS: u32 = 3;
 /// Making a cell takes several processes, and whatever is made ready with it: while the pool is not half empty, the launch that has just taken one goes first.
 const YIELDS_FOR: Duration = Duration::from_millis(300);
 const LOCKS: &str = "/run/emberbox";
-const LOCK_WITHIN: Duration = Duration::from_secs(3);
-const LOCK_POLL: Duration = Duration::from_millis(20);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Gives cells out and fills itself up again in the background. Dropping it takes the unused ones away.
@@ -254,15 +253,9 @@ fn claim_slice(record: &Path) -> Result<(Slice, Flock<File>), NetworkError> {
     Err(NetworkError::NoAddresses)
 }
 
-/// As [`lock`], for a slice whose last holder may just have been killed: a process that it was starting keeps its lock until it is executed.
+/// As [`lock`], for a slice whose last holder may just have been killed.
 fn lock_soon(slice: &Slice) -> io::Result<Option<Flock<File>>> {
-    let since = std::time::Instant::now();
-    loop {
-        match lock(slice)? {
-            None if since.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_POLL),
-            locked => return Ok(locked),
-        }
-    }
+    soon(|| lock(slice), |locked| matches!(locked, Ok(None)))
 }
 
 /// `None` when another daemon has it.
