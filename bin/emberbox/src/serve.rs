@@ -78,7 +78,8 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
     open_files::raise(config.capacity.microvms()?);
     let store = open_store(&data.join(DATABASE), arguments.accept_lost_records).await?;
     let authority = Arc::new(Authority::load_or_create(&data.join("ca")).context("could not load or make the CA")?);
-    let host = start_host(data, &config).await?;
+    let local = start_host(data, &config).await?;
+    let host: Arc<dyn Host> = Arc::new(HostHandle(local.clone()));
     let tokens = accounts::token_keys(&store).await.context("could not load or make the key of endpoint tokens")?;
     let access = Access::open(store.clone(), &config.region, Arc::new(SystemClock))
         .await
@@ -141,6 +142,7 @@ async fn serve(arguments: &Serve, config: Config) -> anyhow::Result<()> {
         }
     }
     control.shutdown().await;
+    local.close().await;
     store.close().await;
     audit.flush(AUDIT_DEADLINE);
     events.flush(AUDIT_DEADLINE);
@@ -186,7 +188,7 @@ async fn claim(data: &Path) -> anyhow::Result<Flock<File>> {
     lock.map_err(|_| anyhow::anyhow!("another daemon serves from {}: stop it, or give this one another --data", data.display()))
 }
 
-async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host>> {
+async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<LocalHost>> {
     let network =
         NetworkConfig { pool: config.network.pool, allow: config.network.allow.clone(), resolvers: config.network.resolvers.clone() };
     let host = LocalHost::start(LocalHostConfig {
@@ -201,7 +203,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<dyn Host
         suspend_within: Duration::from_secs(config.snapshot.within_seconds),
         working_sets: config.snapshot.working_set,
     });
-    Ok(Arc::new(HostHandle(host.await?)))
+    Ok(host.await?)
 }
 
 fn build_settings(data: &Path, config: &Config) -> Settings {

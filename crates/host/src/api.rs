@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::words::last_bytes;
+use crate::words::last_words;
 
 /// A machine of this host. `control` uses the uuid of the MicroVM's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -361,7 +361,7 @@ pub trait Host: Send + Sync + 'static {
     fn base(&self) -> (String, String);
 }
 
-/// Of a process's last words in a reason; the log has more.
+/// Of a process's last words in a reason; the log has all that was kept.
 const SHOWN_BYTES: usize = 512;
 
 impl fmt::Display for ProcessEnd {
@@ -375,7 +375,7 @@ impl fmt::Display for ProcessEnd {
             }
             EndCause::HostMemory => f.write_str("its virtual machine process was ended because the host had no memory left"),
         }?;
-        match last_bytes(self.last_words.trim(), SHOWN_BYTES) {
+        match last_words(&self.last_words, SHOWN_BYTES) {
             nothing if nothing.is_empty() => Ok(()),
             words => write!(f, "\nLast output:\n{words}"),
         }

@@ -170,6 +170,11 @@ impl LocalHost {
         Ok(host)
     }
 
+    /// Takes away what was made ahead. Machines go on; nothing may be asked of this host any more.
+    pub async fn close(&self) {
+        self.cells.close().await;
+    }
+
     /// The cgroup of a machine's process; `None` where there are no limits.
     pub(crate) fn group(&self, uid: u32, shape: MachineShape) -> std::io::Result<Option<Group>> {
         self.cgroups.get().map_or(Ok(None), |cgroups| cgroups.create(uid, shape))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use emberbox_control::image_builder::{BuildFailure, BuildImage, BuiltImage, ImageBuilder, SnapshotSizes};
 use emberbox_host::{
-    BuildRootDisk, CaptureImage, CapturedImage, Container, Host, HostError, Output, OutputSink, Registry, RootDisk, StepTimings,
+    BuildRootDisk, CaptureImage, CapturedImage, Container, EndCause, Host, HostError, Output, OutputSink, Registry, RootDisk, StepTimings,
 };
 use emberbox_wire::microvms::CodeArtifact;
 use futures::FutureExt;
@@ -88,6 +88,11 @@ impl ImageBuilder for Pipeline {
     }
 }
 
+/// Whether it may go better the next time: what needs more memory than there is will again.
+fn is_worth_another(end: EndCause) -> bool {
+    !matches!(end, EndCause::MemoryLimit | EndCause::HostMemory)
+}
+
 impl Build<'_> {
     async fn run(&mut self) -> Result<RootDisk, String> {
         let requirements =
@@ -120,7 +125,7 @@ impl Build<'_> {
         self.begin("build");
         let (base, version) = self.pipeline.host.base();
         self.say(format!("managed base: {base} (Debian {version}), whatever name it was asked for by"));
-        let request = BuildRootDisk {
+        let request = || BuildRootDisk {
             image: self.request.key.clone(),
             context: workspace.context(),
             environment: requirements.environment.clone(),
@@ -128,8 +133,8 @@ impl Build<'_> {
             disk_gib: requirements.shape.disk_gib,
             timeout: self.pipeline.settings.build_timeout,
         };
-        let root =
-            self.pipeline.host.build_root_disk(request, Arc::clone(self.output)).await.map_err(|error| reason::host_failed(&error))?;
+        let build = || self.pipeline.host.build_root_disk(request(), Arc::clone(self.output));
+        let root = self.again_if_cut_off(build).await.map_err(|error| reason::host_failed(&error))?;
         self.steps.0.extend(root.steps.0.iter().cloned());
         Ok(root)
     }
@@ -172,14 +177,29 @@ impl Build<'_> {
             environment: requirements.environment,
             all_capabilities: requirements.all_capabilities,
         };
-        let request = CaptureImage {
+        let request = || CaptureImage {
             image: self.request.key.clone(),
             shape: requirements.shape,
-            container,
-            ready: requirements.ready,
-            validate: requirements.validate,
+            container: container.clone(),
+            ready: requirements.ready.clone(),
+            validate: requirements.validate.clone(),
         };
-        self.pipeline.host.capture_image(request, Arc::clone(self.output)).await
+        self.again_if_cut_off(|| self.pipeline.host.capture_image(request(), Arc::clone(self.output))).await
+    }
+
+    /// A virtual machine that dies at work says nothing about the image, so the work is begun anew, once: an image that kills its machine is stopped then.
+    async fn again_if_cut_off<T, F>(&self, work: impl Fn() -> F) -> Result<T, HostError>
+    where
+        F: Future<Output = Result<T, HostError>>,
+    {
+        match work().await {
+            Err(HostError::MachineEnded(end)) if is_worth_another(end.cause) => {
+                tracing::warn!(image = %self.request.key, %end, "the virtual machine of a build ended unasked: beginning anew");
+                self.say(format!("the build was cut off, beginning anew: {end}"));
+                work().await
+            }
+            other => other,
+        }
     }
 
     fn begin(&self, step: &str) -> Instant {

@@ -26,6 +26,7 @@ struct FakeHost {
     captured: Mutex<Option<CaptureImage>>,
     calls: Mutex<Vec<&'static str>>,
     hang: bool,
+    dies: bool,
 }
 
 fn not_asked<T>() -> Result<T, HostError> {
@@ -40,6 +41,9 @@ impl Host for FakeHost {
         *self.built.lock().unwrap() = Some(request);
         if self.hang {
             std::future::pending::<()>().await;
+        }
+        if self.dies {
+            return Err(cut_off(EndCause::Code(0)));
         }
         output(Output::Line("STEP 1/1: FROM scratch".to_owned()));
         self.root_disk.lock().unwrap().take().unwrap_or_else(|| {
@@ -353,4 +357,36 @@ async fn a_dropped_build_leaves_no_directory() {
     }
     assert!(bench.host.built.lock().unwrap().is_some());
     bench.assert_clean();
+}
+
+fn cut_off(cause: EndCause) -> HostError {
+    HostError::MachineEnded(ProcessEnd { cause, last_words: "Kernel panic - not syncing: Fatal exception".to_owned() })
+}
+
+#[tokio::test]
+async fn what_a_machine_that_died_has_undone_is_done_once_more() {
+    let host = FakeHost {
+        root_disk: Mutex::new(Some(Err(cut_off(EndCause::Code(0))))),
+        capture: Mutex::new(Some(Err(cut_off(EndCause::Signal(6))))),
+        ..Default::default()
+    };
+    let bench = Bench::new(good(), host);
+    bench.build(definition()).await.unwrap();
+    assert_eq!(*bench.host.calls.lock().unwrap(), ["delete", "build", "build", "capture", "capture"]);
+    let output = bench.output.lock().unwrap();
+    let says = |line: &&Output| matches!(line, Output::Line(line) if line.starts_with("the build was cut off, beginning anew: its virtual machine process "));
+    assert_eq!(output.iter().filter(says).count(), 2, "{output:?}");
+}
+
+#[tokio::test]
+async fn an_image_that_kills_its_machine_again_or_by_its_size_is_given_up() {
+    let bench = Bench::new(good(), FakeHost { dies: true, ..Default::default() });
+    let reason = bench.build(definition()).await.unwrap_err().reason;
+    assert!(reason.starts_with("INTERNAL_PLATFORM_ERROR: The build was cut off: its virtual machine process ended with code 0"), "{reason}");
+    assert_eq!(*bench.host.calls.lock().unwrap(), ["delete", "build", "build", "delete"]);
+    for cause in [EndCause::MemoryLimit, EndCause::HostMemory] {
+        let bench = Bench::new(good(), FakeHost { root_disk: Mutex::new(Some(Err(cut_off(cause)))), ..Default::default() });
+        bench.build(definition()).await.unwrap_err();
+        assert_eq!(*bench.host.calls.lock().unwrap(), ["delete", "build", "delete"]);
+    }
 }

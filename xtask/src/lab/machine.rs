@@ -69,7 +69,7 @@ impl Machine {
         qemu.args(["-machine", "microvm,acpi=on,rtc=on,pit=off,pic=off", "-global", "virtio-mmio.force-legacy=false"]);
         qemu.args([
             "-accel",
-            &format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"),
+            &format!("tcg,thread=single,tb-size={TRANSLATION_CACHE_MIB}"),
             "-cpu",
             CPU,
             "-smp",

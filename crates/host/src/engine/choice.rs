@@ -44,9 +44,8 @@ fn automatic(monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
 }
 
 fn qemu(accelerator: Accelerator, mut why: String) -> Result<Chosen, Failure> {
-    let engine = QemuEngine::probe(accelerator)?;
-    if let Some(remark) = engine.remark() {
-        why = format!("{why}; {remark}");
+    if matches!(accelerator, Accelerator::Tcg) {
+        why.push_str("; the CPUs of a guest take turns on one of the host's");
     }
-    Ok(Chosen { engine: Arc::new(engine), why })
+    Ok(Chosen { engine: Arc::new(QemuEngine::probe(accelerator)?), why })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use emberbox_agent_protocol::{DNS_ADDRESS, GUEST_ADDRESS, GUEST_MAC, HOST_ADDRESS, HOST_MAC, METADATA_ADDRESS, PREFIX_LENGTH};
+use tokio_util::task::TaskTracker;
 
 use super::addresses::Link;
 use super::dns::DnsRelay;
@@ -22,6 +23,8 @@ pub(crate) struct Cell {
     pub tap: Option<OwnedFd>,
     /// The host's end of its link.
     interface: String,
+    /// Knows of links that are being taken away.
+    leaving: TaskTracker,
     _dns: DnsRelay,
 }
 
@@ -32,6 +35,7 @@ impl Cell {
         allow: &[String],
         resolvers: &[std::net::IpAddr],
         runtime: &tokio::runtime::Handle,
+        leaving: TaskTracker,
     ) -> Result<Self, NetworkError> {
         let created = NetworkNamespace::create(|| {
             write_sysctl("ipv6/conf/all/disable_ipv6", "1")?;
@@ -42,10 +46,14 @@ impl Cell {
         let (namespace, tap) = created.map_err(|source| NetworkError::Io { attempted: "make a network namespace with a tap", source })?;
         tools::nft(Some(&namespace), &rules::cell(allow))?;
         tools::ip(Some(&namespace), &devices(link))?;
-        tools::ip(None, &host_end(link))?;
-        tools::ip(Some(&namespace), &format!("route add default via {}\n", link.host))?;
-        let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
-        Ok(Self { namespace, number: link.number, tap: Some(tap), interface: link.interface.clone(), _dns: dns })
+        let connect = || {
+            tools::ip(None, &host_end(link))?;
+            tools::ip(Some(&namespace), &format!("route add default via {}\n", link.host))?;
+            DnsRelay::start(&namespace, resolvers, runtime)
+        };
+        // The link would go with its namespace, but not at once.
+        let dns = connect().inspect_err(|_| remove_link(&link.interface))?;
+        Ok(Self { namespace, number: link.number, tap: Some(tap), interface: link.interface.clone(), leaving, _dns: dns })
     }
 
     /// Takes over the cell of a living process, by its namespace, after a restart of the daemon.
@@ -54,16 +62,17 @@ impl Cell {
         link: &Link,
         resolvers: &[std::net::IpAddr],
         runtime: &tokio::runtime::Handle,
+        leaving: TaskTracker,
     ) -> Result<Self, NetworkError> {
         let dns = DnsRelay::start(&namespace, resolvers, runtime)?;
-        Ok(Self { namespace, number: link.number, tap: None, interface: link.interface.clone(), _dns: dns })
+        Ok(Self { namespace, number: link.number, tap: None, interface: link.interface.clone(), leaving, _dns: dns })
     }
 
     /// Takes the link away. The namespace alone would do so only when the last connection in it is given up, minutes after the guest's sudden end.
     pub(crate) fn dismantle(&self) {
         let interface = self.interface.clone();
-        // Nobody waits for it; a daemon that stops lets it finish.
-        tokio::task::spawn_blocking(move || remove_link(&interface));
+        // A daemon that stops waits for it, nobody else.
+        self.leaving.spawn_blocking(move || remove_link(&interface));
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::addresses::{LINKS, SLICES, Slice};
 use super::cell::{Cell, remove_link};
@@ -26,7 +27,8 @@ const YIELDS_FOR: Duration = Duration::from_millis(300);
 const LOCKS: &str = "/run/emberbox";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Gives cells out and fills itself up again in the background. Dropping it takes the unused ones away.
+/// Gives cells out and fills itself up again in the background. [`CellPool::close`] takes the unused ones away; so does dropping it, as well as that goes
+/// while the runtime ends.
 #[derive(Debug)]
 pub(crate) struct CellPool {
     factory: Arc<Factory>,
@@ -46,6 +48,8 @@ struct Factory {
     next: AtomicU32,
     /// Nothing is made ahead any more. Held for reading while something is.
     closed: RwLock<bool>,
+    /// Links of ended machines on their way out.
+    leaving: TaskTracker,
     _lock: Flock<File>,
     runtime: tokio::runtime::Handle,
 }
@@ -75,6 +79,7 @@ impl CellPool {
             resolvers,
             next: AtomicU32::new(0),
             closed: RwLock::new(false),
+            leaving: TaskTracker::new(),
             _lock: lock,
             runtime: tokio::runtime::Handle::current(),
         });
@@ -109,34 +114,58 @@ impl CellPool {
     }
 
     pub(crate) fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
-        Cell::adopt(namespace, &self.factory.slice.link(number), &self.factory.resolvers, &self.factory.runtime)
+        self.factory.adopt(namespace, number)
     }
 
     /// Takes away the link of a machine that was not adopted. Its namespace alone would do so minutes later.
     pub(crate) fn take_away(&self, number: u32) {
         remove_link(&self.factory.slice.link(number).interface);
     }
+
+    /// Takes away what nobody uses, and with the last cell the host's rules. A runtime that ends does not finish a cell that is being made: its link would
+    /// stay for a moment, and keep the rules.
+    pub(crate) async fn close(&self) {
+        self.refill.abort();
+        self.factory.leaving.close();
+        self.factory.leaving.wait().await;
+        let (factory, ready) = (self.factory.clone(), self.ready.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || factory.close(&ready)).await {
+            tracing::warn!(%error, "the cells that were made ahead could not be taken away");
+        }
+    }
 }
 
 impl Drop for CellPool {
     fn drop(&mut self) {
         self.refill.abort();
-        // Waits for a cell that is being made: its link would be found below, and outlive this daemon's rules or keep them.
-        *self.factory.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
-        // Machines that go on running still need the host's rules: they stay until no interface of this daemon is left.
-        let prefix = format!("{}-", self.factory.slice.prefix);
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let in_use = std::fs::read_dir("/sys/class/net")
-            .is_ok_and(|names| names.flatten().any(|name| name.file_name().to_string_lossy().starts_with(&prefix)));
-        if !in_use && let Err(error) = tools::nft(None, &rules::remove_host(&self.factory.slice)) {
-            tracing::warn!(%error, "the host's packet filter rules could not be removed");
-        }
+        self.factory.close(&self.ready);
     }
 }
 
 impl Factory {
     fn user_of(&self, cell: &Cell) -> u32 {
         self.slice.first_user() + cell.number
+    }
+
+    fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
+        let link = self.slice.link(number);
+        Cell::adopt(namespace, &link, &self.resolvers, &self.runtime, self.leaving.clone())
+    }
+
+    /// Waits for a cell that is being made: its link would be found below, and outlive this daemon's rules or keep them.
+    fn close(&self, ready: &Mutex<VecDeque<Cell>>) {
+        let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *closed, true) {
+            return;
+        }
+        ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Machines that go on running still need the host's rules: they stay until no interface of this daemon is left.
+        let prefix = format!("{}-", self.slice.prefix);
+        let in_use = std::fs::read_dir("/sys/class/net")
+            .is_ok_and(|names| names.flatten().any(|name| name.file_name().to_string_lossy().starts_with(&prefix)));
+        if !in_use && let Err(error) = tools::nft(None, &rules::remove_host(&self.slice)) {
+            tracing::warn!(%error, "the host's packet filter rules could not be removed");
+        }
     }
 
     async fn make(self: &Arc<Self>) -> Result<Cell, NetworkError> {
@@ -154,7 +183,7 @@ impl Factory {
             if Path::new("/sys/class/net").join(&link.interface).exists() {
                 continue;
             }
-            match Cell::create(&link, &self.allow, &self.resolvers, &self.runtime) {
+            match Cell::create(&link, &self.allow, &self.resolvers, &self.runtime, self.leaving.clone()) {
                 Err(error @ NetworkError::Refused { tool: "ip", .. }) if refused < REFUSALS => (last, refused) = (error, refused + 1),
                 other => return other,
             }

@@ -44,8 +44,8 @@ impl QemuCommand {
         let accelerator = match program.accelerator {
             Accelerator::Tcg => {
                 let cache = (spec.shape.memory_mib / 16).clamp(*TRANSLATION_CACHE_MIB.start(), *TRANSLATION_CACHE_MIB.end());
-                let thread = if program.translates_in_parallel() { "multi" } else { "single" };
-                format!("tcg,thread={thread},tb-size={cache}")
+                // Each CPU on a thread of its own would run code that another has replaced: decision 68.
+                format!("tcg,thread=single,tb-size={cache}")
             }
             Accelerator::Kvm { .. } => "kvm".to_owned(),
         };

@@ -59,11 +59,6 @@ impl QemuEngine {
         Ok(Self { program, identity, library })
     }
 
-    /// For people: what this host's QEMU costs.
-    pub(crate) fn remark(&self) -> Option<String> {
-        self.program.remark()
-    }
-
     fn kernel_arguments(&self) -> String {
         let own = self.program.accelerator.kernel_arguments();
         format!("{GUEST_ARGUMENTS} tsc_early_khz={} {own}", self.identity.tsc_khz)
