@@ -3,6 +3,8 @@ import time
 
 import pytest
 
+from support import leaks
+from support.daemon import Daemon
 from support.microvm import AUTO_RESUME, run
 from support.waiting import until
 
@@ -92,3 +94,17 @@ def test_one_daemon_to_a_directory(daemon):
                             capture_output=True, text=True, timeout=30)
     assert second.returncode and "another daemon serves from" in second.stderr
     assert daemon.serves()
+
+
+def test_a_stop_while_cells_are_being_made_leaves_nothing():
+    # It serves long before so many are there.
+    daemon = Daemon(config="network.pool = 64\n")
+    try:
+        for wait in (0, 0.05, 0.1, 0.2, 0.4):
+            daemon.start()
+            time.sleep(wait)
+            daemon.stop()
+            left = leaks.left_behind(daemon.data)
+            assert not left, left
+    finally:
+        daemon.end()

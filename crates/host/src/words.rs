@@ -32,7 +32,8 @@ pub(crate) fn last_words(text: &str, limit: usize) -> String {
 fn first_bytes(text: &str, limit: usize) -> String {
     let mut text = printable(text);
     if text.len() > limit {
-        text.truncate(text.floor_char_boundary(limit));
+        let end = (0..=limit).rfind(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or_default());
         text.push('…');
     }
     text
@@ -57,10 +58,16 @@ mod tests {
         let report = format!("[ 9.9] Oops: int3: 0000 [#1]\n[ 9.9] RIP: 0010:enqueue_entity+0xca/0x500\n{registers}");
         let console = format!("{}\n{report}[ 9.9] Kernel panic - not syncing: Fatal exception\n", "é".repeat(2000));
         let shown = last_words(&console, 101);
-        assert!(shown.starts_with("Oops: int3: 0000 [#1]\n[ 9.9] RIP: 0010:enqueue_entity+0xca/0x500\n") && shown.ends_with('…'), "{shown}");
+        assert!(
+            shown.starts_with("Oops: int3: 0000 [#1]\n[ 9.9] RIP: 0010:enqueue_entity+0xca/0x500\n") && shown.ends_with('…'),
+            "{shown}"
+        );
         assert!(shown.len() <= 101 + "…".len());
         // A fault that the kernel outlived is not why it ended.
         assert!(last_words(&format!("{report}last"), 100).ends_with("last"));
-        assert_eq!(last_words("words\nKernel panic - not syncing: Attempted to kill init!\u{1b}[0m\n", 100), "Kernel panic - not syncing: Attempted to kill init![0m");
+        assert_eq!(
+            last_words("words\nKernel panic - not syncing: Attempted to kill init!\u{1b}[0m\n", 100),
+            "Kernel panic - not syncing: Attempted to kill init![0m"
+        );
     }
 }

@@ -194,7 +194,7 @@ impl Build<'_> {
     {
         match work().await {
             Err(HostError::MachineEnded(end)) if is_worth_another(end.cause) => {
-                tracing::warn!(image = %self.request.key, %end, "the virtual machine of a build ended unasked: beginning anew");
+                tracing::warn!(image = %self.request.key, cause = ?end.cause, output = end.last_words, "a build's machine ended unasked: beginning anew");
                 self.say(format!("the build was cut off, beginning anew: {end}"));
                 work().await
             }

@@ -382,7 +382,10 @@ async fn what_a_machine_that_died_has_undone_is_done_once_more() {
 async fn an_image_that_kills_its_machine_again_or_by_its_size_is_given_up() {
     let bench = Bench::new(good(), FakeHost { dies: true, ..Default::default() });
     let reason = bench.build(definition()).await.unwrap_err().reason;
-    assert!(reason.starts_with("INTERNAL_PLATFORM_ERROR: The build was cut off: its virtual machine process ended with code 0"), "{reason}");
+    assert!(
+        reason.starts_with("INTERNAL_PLATFORM_ERROR: The build was cut off: its virtual machine process ended with code 0"),
+        "{reason}"
+    );
     assert_eq!(*bench.host.calls.lock().unwrap(), ["delete", "build", "build", "delete"]);
     for cause in [EndCause::MemoryLimit, EndCause::HostMemory] {
         let bench = Bench::new(good(), FakeHost { root_disk: Mutex::new(Some(Err(cut_off(cause)))), ..Default::default() });

@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     /// Memory of the outer machine in MiB; it takes what is used.
     #[arg(long, default_value_t = 4096)]
     memory: u32,
-    /// CPUs of the outer machine.
-    #[arg(long, default_value_t = 2)]
+    /// CPUs of the outer machine. With more than one its guests die soon: decision 69.
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// How long the command may take, booting and repetitions included, in seconds.
     #[arg(long, default_value_t = 1200)]
