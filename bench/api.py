@@ -117,8 +117,7 @@ REPORT = Report("api", "milliseconds unless the name says otherwise", {"auth_us"
 
 
 def main():
-    daemon, failed = Daemon().start(), True
-    try:
+    with Daemon().serving() as daemon:
         bench = Bench(daemon)
         bench.measure_memory("empty")
         arn = bench.template()
@@ -128,9 +127,6 @@ def main():
         bench.measure_authentication()
         bench.measure_memory("full")
         REPORT.write(bench.samples)
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 if __name__ == "__main__":

@@ -171,8 +171,7 @@ def image(daemon, memory_mib):
 
 
 def measure_kvm(samples):
-    daemon, failed = Daemon(config=configuration("kvm")).start(), True
-    try:
+    with Daemon(config=configuration("kvm")).serving() as daemon:
         say_where(daemon)
         small = image(daemon, MEMORY_MIB)
         pooled = Bench(samples, "kvm_pooled", daemon, small)
@@ -188,37 +187,23 @@ def measure_kvm(samples):
         alone = Bench(samples, "kvm", daemon, small)
         alone.measure_restores()
         alone.measure_many()
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 def measure_qemu(samples):
-    daemon, failed = Daemon(config=configuration("qemu-kvm")).start(), True
-    try:
+    with Daemon(config=configuration("qemu-kvm")).serving() as daemon:
         say_where(daemon)
         bench = Bench(samples, "qemu", daemon, image(daemon, MEMORY_MIB))
         bench.measure_restores()
         bench.measure_suspensions()
         bench.measure_many()
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 def measure_io(samples):
     """Both engines at once, for they take turns."""
-    daemons, failed = {}, True
-    try:
-        for engine, kind in (("kvm", "kvm"), ("qemu", "qemu-kvm")):
-            daemons[engine] = Daemon(config=configuration(kind)).start()
+    with Daemon(config=configuration("kvm")).serving() as own, Daemon(config=configuration("qemu-kvm")).serving() as qemu:
         # One build after the other: what is emulated has one CPU.
-        images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in daemons.items()}
+        images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in (("kvm", own), ("qemu", qemu))}
         io.measure(samples, images, REPETITIONS)
-        failed = False
-    finally:
-        for daemon in daemons.values():
-            daemon.end(failed)
 
 
 def main():

@@ -155,8 +155,7 @@ REPORT = Report("launch", "milliseconds unless the name says kib", TARGETS, [("c
 
 
 def main():
-    daemon, failed = Daemon().start(), True
-    try:
+    with Daemon().serving() as daemon:
         bench = Bench(daemon)
         say_where(daemon)
         bench.build_images()
@@ -164,9 +163,6 @@ def main():
         bench.measure_suspensions()
         bench.measure_footprint()
         REPORT.write(bench.samples)
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 if __name__ == "__main__":

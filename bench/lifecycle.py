@@ -126,8 +126,7 @@ REPORT = Report("lifecycle", "milliseconds unless the name says otherwise; leaks
 
 
 def main():
-    daemon, failed = Daemon().start(), True
-    try:
+    with Daemon().serving() as daemon:
         say_where(daemon)
         bench = Bench(daemon)
         bench.measure_the_disk()
@@ -135,9 +134,6 @@ def main():
         bench.measure_restarts()
         bench.measure_storm()
         REPORT.write(bench.samples)
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,8 @@ GENERATION_ID, GENERATION_BYTES, GENERATION_INTERRUPT = 0x000F_F000, 16, "ACPI:G
 @pytest.fixture(scope="module")
 def host():
     """A daemon of its own: 100 machines are all it has."""
-    daemon = Daemon(config=CONFIGURATION).start()
-    failed = True
-    try:
+    with Daemon(config=CONFIGURATION).serving() as daemon:
         yield daemon
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 @pytest.fixture(scope="module")

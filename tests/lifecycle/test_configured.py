@@ -56,13 +56,8 @@ def registry(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def configured():
-    daemon = Daemon(config=CONFIGURATION).start()
-    failed = True
-    try:
+    with Daemon(config=CONFIGURATION).serving() as daemon:
         yield daemon
-        failed = False
-    finally:
-        daemon.end(failed)
 
 
 @pytest.fixture(scope="module")

@@ -97,8 +97,7 @@ def test_damage_while_the_daemon_is_down(daemon, own_image, files):
 
 def test_a_damaged_journal_of_the_records():
     """The daemon does not start on less than it has acknowledged; what runs is not touched; an operator may accept the loss."""
-    daemon = Daemon().start()
-    try:
+    with Daemon().serving() as daemon:
         daemon.client("s3").create_bucket(Bucket="kept")
         time.sleep(0.5)
         daemon.kill()
@@ -112,5 +111,3 @@ def test_a_damaged_journal_of_the_records():
         assert "--accept-lost-records" in log
         undo()
         daemon.start()
-    finally:
-        daemon.end()

@@ -99,13 +99,11 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story():
-    daemon, failed = Daemon(config="[build]\nparallel = 2\n").start(), True
-    try:
-        yield Story(daemon)
-        failed = False
-    finally:
-        daemon.arm("", wait=daemon.process.poll() is None)
-        daemon.end(failed)
+    with Daemon(config="[build]\nparallel = 2\n").serving() as daemon:
+        try:
+            yield Story(daemon)
+        finally:
+            daemon.arm("", wait=daemon.process.poll() is None)
 
 
 def test_every_step_is_in_the_order_of_a_build():

@@ -28,9 +28,8 @@ lost_disk_seconds = 3600
 @pytest.fixture(scope="module")
 def own():
     """A daemon of this module's own, that suspends what runs when it stops."""
-    daemon = Daemon(config=CONFIGURATION).start()
-    yield daemon
-    daemon.end()
+    with Daemon(config=CONFIGURATION).serving() as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="module")

@@ -82,14 +82,11 @@ def small(disk):
     daemon = Daemon(directory, f"[storage]\nreserve_mib = {RESERVE_MIB}\n")
     # Not on the disk that is going to be full.
     daemon.log = disk.directory / "daemon.log"
-    daemon.start()
-    failed = True
-    try:
-        yield daemon
-        failed = False
-    finally:
-        disk.release()
-        daemon.end(failed)
+    with daemon.serving():
+        try:
+            yield daemon
+        finally:
+            disk.release()
 
 
 @pytest.fixture(scope="module")
@@ -347,10 +344,7 @@ def test_a_limit_of_open_files_that_is_too_low_is_said_and_the_soft_one_raised(i
     """A daemon of its own, which starts with 300."""
     def low():
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
-    daemon = Daemon(prepare=low).start()
-    try:
+    with Daemon(prepare=low).serving() as daemon:
         assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (300, 300)
         [said] = [event for event in daemon.events() if "the limit of open files" in event.get("message", "")]
         assert said["limit"] == 300 and said["wanted"] > 300
-    finally:
-        daemon.end()

@@ -1,5 +1,7 @@
 """The daemon ends, orderly or not, and comes back: MicroVMs, images and files are there."""
+import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,24 @@ def test_one_daemon_to_a_directory(daemon):
                             capture_output=True, text=True, timeout=30)
     assert second.returncode and "another daemon serves from" in second.stderr
     assert daemon.serves()
+
+
+def test_a_killed_daemon_leaves_no_link_of_a_machine_that_has_ended(daemon, probe):
+    """Its namespace stays for minutes: the daemon's last connection to the guest, which does not answer any more, is not given up sooner."""
+    with run(daemon, probe, idlePolicy=AUTO_RESUME) as microvm:
+        record = daemon.data / "host/machines" / microvm.id.removeprefix("microvm-") / "machine.json"
+        link = f"{leaks.network_prefix(daemon.data)}-{json.loads(record.read_text())['content']['process']['cell']}"
+        index = Path(f"/sys/class/net/{link}/ifindex")
+        before = index.read_text()
+        daemon.arm("host.suspend.commit=kill")
+        microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+        daemon.process.wait(30)
+        daemon.arm("", wait=False)
+        daemon.start()
+        # Another one may have its name by now.
+        assert not index.exists() or index.read_text() != before
+        assert microvm.state == "SUSPENDED"
+        assert microvm.get("/")["application"] == "probe"
 
 
 def test_a_stop_while_cells_are_being_made_leaves_nothing():

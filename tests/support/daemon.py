@@ -1,4 +1,5 @@
 """A daemon of the tests' own, in a temporary directory, on free ports."""
+import contextlib
 import json
 import os
 import shutil
@@ -121,6 +122,17 @@ class Daemon(Endpoint):
                     yield json.loads(line)
                 except json.JSONDecodeError:
                     continue
+
+    @contextlib.contextmanager
+    def serving(self):
+        """Started, and taken away afterwards. A failure inside shows the log and keeps the files."""
+        self.start()
+        failed = True
+        try:
+            yield self
+            failed = False
+        finally:
+            self.end(failed)
 
     def end(self, failed=False):
         """Takes everything away and says what stayed all the same."""

@@ -1,6 +1,6 @@
 //! What the outer machine boots from: made once from Debian packages by `xtask/lab/build`, and the managed base on a disk of its own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,8 @@ const RECIPE: [&str; 5] =
 const MADE_OF: &str = "recipe";
 
 pub(super) struct Ingredients {
+    /// Held in common by labs that run; whoever makes the files anew holds it alone.
+    _lock: File,
     /// A directory with QEMU and all that it needs, whatever the host has.
     pub emulator: PathBuf,
     pub kernel: PathBuf,
@@ -36,18 +38,41 @@ impl Ingredients {
             .map(|name| fs::read(workspace.root.join(name)).with_context(|| format!("reading {name}")))
             .collect::<Result<Vec<_>, _>>()?
             .concat();
-        if rebuild || !is_current(&recipe, lab) {
-            build(workspace, &recipe, lab)?;
+        let lock = File::create(lab.join("lock")).context("making the lab's lock")?;
+        lock.lock_shared().context("locking the lab")?;
+        let base = base_disk(&workspace.base, lab)?;
+        let lacks_base = || base.as_ref().is_some_and(|disk| !disk.exists());
+        if rebuild || !is_current(&recipe, lab) || lacks_base() {
+            lock_alone(&lock)?;
+            // Another lab may have made them meanwhile.
+            if rebuild || !is_current(&recipe, lab) {
+                build(workspace, &recipe, lab)?;
+            }
+            if let Some(disk) = base.as_ref().filter(|_| lacks_base()) {
+                make_base_disk(&workspace.base, lab, disk)?;
+            }
+            lock.lock_shared().context("locking the lab")?;
         }
         let file = |name| lab.join(name);
         Ok(Self {
+            _lock: lock,
             emulator: file("emulator"),
             kernel: file("vmlinuz"),
             initramfs: file("initramfs"),
             root: file("root.ext4"),
-            base: base_disk(&workspace.base, lab)?,
+            base,
         })
     }
+}
+
+fn lock_alone(lock: &File) -> anyhow::Result<()> {
+    // One that waits with a lock held in common would keep another that waits out for good.
+    lock.unlock().context("unlocking the lab")?;
+    if lock.try_lock().is_err() {
+        eprintln!("lab: its root is to be made anew: waiting for the labs that run from it");
+        lock.lock().context("locking the lab")?;
+    }
+    Ok(())
 }
 
 /// A run that was killed with -9 leaves its directory. The directory's owner holds no lock, but its age tells: no run takes a day.
@@ -81,7 +106,7 @@ fn build(workspace: &Workspace, recipe: &[u8], lab: &Path) -> anyhow::Result<()>
     fs::write(lab.join(MADE_OF), recipe).context("noting the recipe")
 }
 
-/// The base's files on a disk, made once per base.
+/// Where the base's files are on a disk, once that has been made: one for each base.
 fn base_disk(base: &Path, lab: &Path) -> anyhow::Result<Option<PathBuf>> {
     let Ok(description) = fs::read_to_string(base.join("base.json")) else {
         eprintln!("lab: no managed base at {} (make base): /lab/base will be missing", base.display());
@@ -89,16 +114,18 @@ fn base_disk(base: &Path, lab: &Path) -> anyhow::Result<Option<PathBuf>> {
     };
     let description: serde_json::Value = serde_json::from_str(&description).context("reading base.json")?;
     let key = description["key"].as_str().context("base.json has no key")?;
-    let disk = lab.join(format!("base-{key}.ext4"));
-    if !disk.exists() {
-        for old in fs::read_dir(lab)?.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"base-")) {
-            fs::remove_file(old.path())?;
-        }
-        let new = lab.join(format!(".base-{key}.new"));
-        make_disk(base, &new)?;
-        fs::rename(&new, &disk)?;
+    Ok(Some(lab.join(format!("base-{key}.ext4"))))
+}
+
+/// In place of those of former bases.
+fn make_base_disk(base: &Path, lab: &Path, disk: &Path) -> anyhow::Result<()> {
+    for old in fs::read_dir(lab)?.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"base-")) {
+        fs::remove_file(old.path())?;
     }
-    Ok(Some(disk))
+    let new = disk.with_extension("new");
+    make_disk(base, &new)?;
+    fs::rename(&new, disk)?;
+    Ok(())
 }
 
 /// An ext4 disk that holds a directory and nothing more. Holes stay holes.
@@ -106,7 +133,7 @@ pub(super) fn make_disk(directory: &Path, disk: &Path) -> anyhow::Result<()> {
     /// File systems need room for inodes and maps beside the data.
     const SPARE: u64 = 64 << 20;
     let bytes = allocated(directory)?;
-    let file = fs::File::create(disk).with_context(|| format!("making {}", disk.display()))?;
+    let file = File::create(disk).with_context(|| format!("making {}", disk.display()))?;
     file.set_len(bytes + bytes / 16 + SPARE)?;
     let output = Command::new("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "root_owner=0:0", "-d"])

@@ -29,7 +29,9 @@ pub(crate) async fn adopt_all(host: &Arc<LocalHost>) -> io::Result<HostRecovery>
     let settling = futures::stream::iter(machines(&host.layout)?).map(|(machine, files)| settle(host, machine, files));
     let found =
         settling.buffer_unordered(AT_ONCE).try_fold(HostRecovery::default(), |sum, one| std::future::ready(Ok(sum.and(one)))).await?;
-    Ok(found.and(HostRecovery { processes_ended: end_strays(host)?, ..HostRecovery::default() }))
+    let processes_ended = end_strays(host)?;
+    host.cells.sweep().await;
+    Ok(found.and(HostRecovery { processes_ended, ..HostRecovery::default() }))
 }
 
 /// One machine; what was found and done about it.
@@ -119,7 +121,6 @@ async fn adopt(
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, %machine, "a running machine could not be adopted and is ended");
             vm.stop().await;
-            host.cells.take_away(process.cell);
             Adopted::Ended
         }
     }

@@ -1,12 +1,12 @@
 //! Cells made ahead of their use, because making one takes several processes' time and launching should not wait for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -46,6 +46,8 @@ struct Factory {
     allow: Vec<String>,
     resolvers: Vec<IpAddr>,
     next: AtomicU32,
+    /// Interfaces that a former daemon left, until it is known which of them are machines' that go on. None of them is made anew meanwhile.
+    left: Mutex<HashSet<String>>,
     /// Nothing is made ahead any more. Held for reading while something is.
     closed: RwLock<bool>,
     /// Links of ended machines on their way out.
@@ -74,6 +76,7 @@ impl CellPool {
             tracing::warn!("no resolver in /etc/resolv.conf and none configured: names do not resolve in guests");
         }
         let factory = Arc::new(Factory {
+            left: Mutex::new(interfaces(&slice).into_iter().collect()),
             slice,
             allow: config.allow.clone(),
             resolvers,
@@ -117,9 +120,13 @@ impl CellPool {
         self.factory.adopt(namespace, number)
     }
 
-    /// Takes away the link of a machine that was not adopted. Its namespace alone would do so minutes later.
-    pub(crate) fn take_away(&self, number: u32) {
-        remove_link(&self.factory.slice.link(number).interface);
+    /// Takes away the links that a former daemon left and no machine was adopted with. The namespaces alone would do so when the last connection in them is
+    /// given up, minutes after their guests' sudden end.
+    pub(crate) async fn sweep(&self) {
+        let factory = self.factory.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || factory.sweep()).await {
+            tracing::warn!(%error, "the links that a former daemon left could not be taken away");
+        }
     }
 
     /// Takes away what nobody uses, and with the last cell the host's rules. A runtime that ends does not finish a cell that is being made: its link would
@@ -149,7 +156,20 @@ impl Factory {
 
     fn adopt(&self, namespace: NetworkNamespace, number: u32) -> Result<Cell, NetworkError> {
         let link = self.slice.link(number);
-        Cell::adopt(namespace, &link, &self.resolvers, &self.runtime, self.leaving.clone())
+        let cell = Cell::adopt(namespace, &link, &self.resolvers, &self.runtime, self.leaving.clone())?;
+        self.left().remove(&link.interface);
+        Ok(cell)
+    }
+
+    fn sweep(&self) {
+        // Held to the end: nobody makes one of them meanwhile.
+        for interface in self.left().drain() {
+            remove_link(&interface);
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a cell that is being made: its link would be found below, and outlive this daemon's rules or keep them.
@@ -160,10 +180,9 @@ impl Factory {
         }
         ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // Machines that go on running still need the host's rules: they stay until no interface of this daemon is left.
-        let prefix = format!("{}-", self.slice.prefix);
-        let in_use = std::fs::read_dir("/sys/class/net")
-            .is_ok_and(|names| names.flatten().any(|name| name.file_name().to_string_lossy().starts_with(&prefix)));
-        if !in_use && let Err(error) = tools::nft(None, &rules::remove_host(&self.slice)) {
+        if interfaces(&self.slice).is_empty()
+            && let Err(error) = tools::nft(None, &rules::remove_host(&self.slice))
+        {
             tracing::warn!(%error, "the host's packet filter rules could not be removed");
         }
     }
@@ -180,7 +199,7 @@ impl Factory {
         let mut refused = 0;
         for _ in 0..LINKS {
             let link = self.slice.link(self.next.fetch_add(1, Ordering::Relaxed));
-            if Path::new("/sys/class/net").join(&link.interface).exists() {
+            if self.left().contains(&link.interface) || Path::new("/sys/class/net").join(&link.interface).exists() {
                 continue;
             }
             match Cell::create(&link, &self.allow, &self.resolvers, &self.runtime, self.leaving.clone()) {
@@ -240,11 +259,7 @@ impl SurveyedNetwork {
     }
 
     pub(crate) fn interfaces(&self) -> Vec<String> {
-        let Some(slice) = &self.0 else { return Vec::new() };
-        let prefix = format!("{}-", slice.prefix);
-        let names = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        let mut names: Vec<_> =
-            names.filter_map(|name| name.file_name().into_string().ok()).filter(|name| name.starts_with(&prefix)).collect();
+        let mut names = self.0.as_ref().map(interfaces).unwrap_or_default();
         names.sort();
         names
     }
@@ -252,6 +267,13 @@ impl SurveyedNetwork {
     pub(crate) fn remove(interface: &str) -> Result<(), NetworkError> {
         tools::ip(None, &format!("link del {interface}\n"))
     }
+}
+
+/// Hosts' ends of this slice's links.
+fn interfaces(slice: &Slice) -> Vec<String> {
+    let prefix = format!("{}-", slice.prefix);
+    let names = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    names.filter_map(|name| name.file_name().into_string().ok()).filter(|name| name.starts_with(&prefix)).collect()
 }
 
 fn recorded(record: &Path) -> Option<Slice> {
