@@ -6,8 +6,8 @@
 //! The guest may start TCP connections to public addresses, and ask the DNS relay that the daemon runs inside the cell. Everything else is refused in
 //! the cell, and once more by the host's own rules, so that a mistake in one place opens nothing.
 //!
-//! A cell has no name and no file: it exists while the daemon or its machine's process holds it, and takes its devices with it when it goes. So
-//! there is nothing to clean up after a crash.
+//! A cell has no name and no file: it exists while the daemon or its machine's process holds it, and takes its devices with it when it goes. Connections that a
+//! killed daemon had in it can hold it for minutes more; the next start takes the links of such cells away ([`CellPool::sweep`]).
 
 mod addresses;
 mod cell;
