@@ -112,6 +112,8 @@ pub(crate) trait Engine: Send + Sync {
     async fn restore(&self, spec: VmSpec, restore: Restore) -> Result<Arc<dyn Vm>, EngineError>;
     /// Whether it has any use for a [`WorkingSet`].
     fn uses_working_sets(&self) -> bool;
+    /// Whether the CPUs of one machine run at the same moment.
+    fn runs_cpus_in_parallel(&self) -> bool;
     /// A cell has been made whose machine will run as `uid`: whatever of its process can be prepared may be, in the group that `group` makes.
     fn cell_is_ready(&self, uid: u32, group: &dyn Fn() -> Option<Group>);
     /// Takes over a living process after a restart of the daemon.

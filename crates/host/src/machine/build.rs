@@ -23,8 +23,8 @@ use crate::{BUILDER_MEMORY_MIB, BuildRootDisk, ContainerConfig, HostError, Machi
 
 /// The script that the builder runs, the same for every image.
 const SCRIPT: &str = include_str!("build.sh");
-/// buildah's own memory and a compiler's, for instance; two vCPUs halve a build's time, more do not help it.
-const SHAPE: MachineShape = MachineShape { vcpus: 2, memory_mib: BUILDER_MEMORY_MIB, disk_gib: 24 };
+/// Of the builder's own disk.
+const DISK_GIB: u32 = 24;
 /// What a small build takes on the host's disk: the builder's memory that it uses, its changes, the image's root. A larger one that fills the disk is told so then.
 const BUILD_BYTES: u64 = 1 << 30;
 /// Lines that the script marks as its own, on standard output.
@@ -71,7 +71,8 @@ async fn build_steps(
     let disks = prepare(host, request, work, root_disk).await?;
     steps.mark("prepare");
     failpoints::BUILD_PREPARE.pass().await?;
-    let spec = BootSpec { shape: SHAPE, disks, memory: work.join("memory"), directory: work.to_path_buf() };
+    let spec =
+        BootSpec { shape: shape(host.engine.runs_cpus_in_parallel()), disks, memory: work.join("memory"), directory: work.to_path_buf() };
     let booted = boot(host, spec).await?;
     steps.mark("boot");
     let built = caught(run_script(host, request, &booted, output, &mut steps)).await;
@@ -89,6 +90,12 @@ async fn build_steps(
     Ok(RootDisk { config, used_bytes, steps: steps.finish() })
 }
 
+/// Memory for buildah and for a compiler, for instance. Two vCPUs halve a build's time and more do not help it, but two that take turns only have a kernel that
+/// waits for itself.
+fn shape(in_parallel: bool) -> MachineShape {
+    MachineShape { vcpus: if in_parallel { 2 } else { 1 }, memory_mib: BUILDER_MEMORY_MIB, disk_gib: DISK_GIB }
+}
+
 /// The builder's disks: its own root, the context, and the blank disk that becomes the image's root.
 async fn prepare(host: &LocalHost, request: &BuildRootDisk, work: &Path, root_disk: &Path) -> Result<Vec<VmDisk>, HostError> {
     let failed = HostError::internal;
@@ -101,7 +108,7 @@ async fn prepare(host: &LocalHost, request: &BuildRootDisk, work: &Path, root_di
         .map_err(failed("prepare a build"))?;
     let (overlay, context) = (work.join("builder.qcow2"), work.join("context.ext4"));
     let builder = host.base.builder_disk();
-    disk::create_overlay(&overlay, &builder, DiskFormat::Raw, u64::from(SHAPE.disk_gib) << 30).await?;
+    disk::create_overlay(&overlay, &builder, DiskFormat::Raw, u64::from(DISK_GIB) << 30).await?;
     let (bytes, entries) = measure(&request.context).map_err(failed("measure the build context"))?;
     disk::create_from_directory(&context, &request.context, disk::size_for(bytes, entries)).await?;
     let open = |layers: &[(&Path, DiskFormat)], read_only| disk::open_layers(layers, read_only).map_err(failed("open a build's disks"));

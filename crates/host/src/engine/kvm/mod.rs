@@ -124,6 +124,10 @@ impl Engine for KvmEngine {
         true
     }
 
+    fn runs_cpus_in_parallel(&self) -> bool {
+        true
+    }
+
     /// Starts and prepares a monitor in the background. It ends when this daemon does, unless it has got a machine.
     fn cell_is_ready(&self, uid: u32, group: &dyn Fn() -> Option<Group>) {
         let (monitors, group) = (self.monitors.clone(), group());

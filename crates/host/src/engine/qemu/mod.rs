@@ -134,6 +134,10 @@ impl Engine for QemuEngine {
         false
     }
 
+    fn runs_cpus_in_parallel(&self) -> bool {
+        !matches!(self.program.accelerator, Accelerator::Tcg)
+    }
+
     /// QEMU is told everything on its command line: nothing of it can be prepared.
     fn cell_is_ready(&self, _uid: u32, _group: &dyn Fn() -> Option<Group>) {}
 
