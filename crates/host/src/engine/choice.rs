@@ -44,8 +44,9 @@ fn automatic(monitor: Option<PathBuf>) -> Result<Chosen, Failure> {
 }
 
 fn qemu(accelerator: Accelerator, mut why: String) -> Result<Chosen, Failure> {
-    if matches!(accelerator, Accelerator::Tcg) {
+    let engine = QemuEngine::probe(accelerator)?;
+    if !engine.runs_cpus_in_parallel() {
         why.push_str("; the CPUs of a guest take turns on one of the host's");
     }
-    Ok(Chosen { engine: Arc::new(QemuEngine::probe(accelerator)?), why })
+    Ok(Chosen { engine: Arc::new(engine), why })
 }
