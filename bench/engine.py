@@ -18,6 +18,7 @@ restore_of_mib.*       with so much memory: common/memory.py
 In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
 =launches or =memory measures one part alone.
 """
+import contextlib
 import os
 import shutil
 import subprocess
@@ -161,13 +162,14 @@ def overhead_kib(pid):
     return kib
 
 
-def configuration(kind, pool=4, working_set=True):
-    return f'engine.kind = "{kind}"\nnetwork.pool = {pool}\nsnapshot.working_set = {str(working_set).lower()}\n'
+def configuration(kind, pool=4, working_set=True, io_uring=True):
+    switches = f"snapshot.working_set = {working_set}\nengine.io_uring = {io_uring}\n".lower()
+    return f'engine.kind = "{kind}"\nnetwork.pool = {pool}\n{switches}'
 
 
 def image(daemon, memory_mib):
     with single_pages():
-        return Images(daemon).probe("bench", hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
+        return Images(daemon).probe("bench", {"PROBE_SAMPLER": "off"}, hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
 
 
 def measure_kvm(samples):
@@ -199,10 +201,12 @@ def measure_qemu(samples):
 
 
 def measure_io(samples):
-    """Both engines at once, for they take turns."""
-    with Daemon(config=configuration("kvm")).serving() as own, Daemon(config=configuration("qemu-kvm")).serving() as qemu:
+    """All at once, for they take turns; kvm_alone has no io_uring: a disk's reads come one after the other."""
+    configurations = {"kvm": configuration("kvm"), "kvm_alone": configuration("kvm", io_uring=False), "qemu": configuration("qemu-kvm")}
+    with contextlib.ExitStack() as stack:
+        daemons = {engine: stack.enter_context(Daemon(config=text).serving()) for engine, text in configurations.items()}
         # One build after the other: what is emulated has one CPU.
-        images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in (("kvm", own), ("qemu", qemu))}
+        images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in daemons.items()}
         io.measure(samples, images, REPETITIONS)
 
 
@@ -229,6 +233,7 @@ def main():
         ("runs.qemu", "runs.kvm_pooled", None, ">="),
         ("overhead_kib.qemu", "overhead_kib.kvm_pooled", None, ">="),
         *((f"{name}.kvm", f"{name}.qemu", 1, ">=") for name in io.NAMES),
+        *((f"{name}.kvm", f"{name}.kvm_alone", None, ">=") for name in io.READS),
     ])
     report.write(samples)
     drawn = report.path.with_name("engine-launches.txt")

@@ -43,6 +43,7 @@ DISK = {
 }
 NETWORK = {"net_in_mib_s": "", "net_out_mib_s": "&out=1"}
 NAMES = [*DISK, *NETWORK]
+READS = [name for name in DISK if "read" in name]
 
 
 def image(daemon):

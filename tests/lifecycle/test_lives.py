@@ -174,7 +174,7 @@ def test_the_doctor(own, image):
         microvm.suspend()
         healthy = emberbox(own, "doctor", "--thorough")
         assert healthy.returncode == 0 and "records, files and processes agree" in healthy.stdout, healthy.stdout + healthy.stderr
-        assert "engine: qemu" in healthy.stdout
+        assert "engine: " + own.engine().split('"')[1] in healthy.stdout
         refused = emberbox(own, "doctor", "--repair")
         assert refused.returncode and "stop it to repair" in refused.stderr
         own.stop()

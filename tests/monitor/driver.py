@@ -89,7 +89,7 @@ class Monitor(Agent):
         ours, theirs = socket.socketpair()
         kvm = os.open(device, os.O_RDWR)
         self.console = open(self.work / "console.log", "ab")
-        command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid)]
+        command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid), "--io-uring", "1"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
                                         pass_fds=[theirs.fileno(), kvm],
                                         env={name: os.environ[name] for name in PASSED_ON if name in os.environ})

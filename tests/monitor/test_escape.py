@@ -31,6 +31,8 @@ FATAL = {
     "personality": (135, 0x0040000), "shmget": (29, 0, 4096, 0o1000), "inotify_init": (253,), "fanotify_init": (300, 0),
     "mmap of memory as code": (9, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1),
     "mprotect of memory to code": (10, STACK, 4096, PROT_READ | PROT_WRITE | PROT_EXEC), "modify_ldt": (154, 0), "iopl": (172, 3), "ioperm": (173, 0, 1, 1),
+    "io_uring_register IORING_REGISTER_PERSONALITY": (427, 5, 9), "io_uring_register IORING_REGISTER_RESTRICTIONS": (427, 5, 11, STACK, 1),
+    "io_uring_enter IORING_ENTER_SQ_WAKEUP": (426, 5, 0, 0, 2),
     "ioctl TIOCSTI": (16, 2, 0x5412, STACK), "ioctl KVM_ENABLE_CAP": (16, 4, 0x4068AEA3, STACK), "ioctl KVM_SET_PMU_EVENT_FILTER": (16, 4, 0x4020AEB2, STACK),
     "ioctl KVM_MEMORY_ENCRYPT_OP": (16, 4, 0xC008AEBA, STACK), "ioctl KVM_CREATE_DEVICE": (16, 4, 0xC00CAEE0, STACK), "an x32 call": (0x40000000 | 2, STACK),
 }

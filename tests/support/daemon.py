@@ -113,6 +113,10 @@ class Daemon(Endpoint):
             self._environment = dict(line.split("=", 1) for line in output.decode().split("\0") if "=" in line)
         return self._environment
 
+    def engine(self):
+        """What its last start said of the engine that it chose."""
+        return [event["identity"] for event in self.events() if event.get("message") == "engine chosen"][-1]
+
     def events(self, start=0):
         """The daemon's log from byte `start` on, as JSON."""
         with open(self.log, "rb") as log:

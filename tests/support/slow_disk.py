@@ -1,4 +1,4 @@
-"""A file system whose device holds every write for as long as it is told: the device mapper's `delay` target, by its own ioctls, for the lab has no dmsetup."""
+"""A file system whose device holds every write, or read, for as long as it is told: the device mapper's `delay` target, by its own ioctls, for the lab has no dmsetup."""
 import fcntl
 import os
 import stat
@@ -51,9 +51,9 @@ class SlowDisk:
         subprocess.run(["mount", self.device, self.mount], check=True)
         return self
 
-    def hold(self, write_ms):
-        """From now on every write and every flush takes so long; reads do not. What waits already goes on at once."""
-        argument = " ".join(f"{self.below} 0 {delay}" for delay in (0, write_ms, write_ms))
+    def hold(self, write_ms, read_ms=0):
+        """From now on every write and every flush takes so long, and every read, however many there are at once. What waits already goes on at once."""
+        argument = " ".join(f"{self.below} 0 {delay}" for delay in (read_ms, write_ms, write_ms))
         # Padded to what comes after it, as the kernel wants targets aligned.
         text = argument.encode().ljust((len(argument) // 8 + 1) * 8, b"\0")
         target = TARGET.pack(0, self.mib * MIB // SECTOR, 0, TARGET.size + len(text), b"delay") + text

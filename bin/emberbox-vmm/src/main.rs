@@ -1,4 +1,4 @@
-//! The monitor process: `emberbox-vmm --control <fd> --kvm <fd> --uid <number>`, started by the daemon as root in a pid namespace of its own.
+//! The monitor process: `emberbox-vmm --control <fd> --kvm <fd> --uid <number> --io-uring <0 or 1>`, started by the daemon as root in a pid namespace of its own.
 //!
 //! It owns one machine; `crates/vmm` does all of it. It is of no use to a person at a terminal.
 
@@ -11,7 +11,8 @@ fn main() -> anyhow::Result<()> {
     let (control, kvm) = (argument("--control")?, argument("--kvm")?);
     ensure!(control > 2 && kvm > 2 && control != kvm, "--control and --kvm are two descriptors that the daemon hands over");
     let uid = u32::try_from(argument("--uid")?).context("--uid")?;
-    Monitor { control: inherited(control)?.into(), kvm: inherited(kvm)?, uid }.run()?;
+    let io_uring = argument("--io-uring")? == 1;
+    Monitor { control: inherited(control)?.into(), kvm: inherited(kvm)?, uid, io_uring }.run()?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use emberbox_control::LifeSettings;
-use emberbox_host::{Compression, EngineChoice, Registry};
+use emberbox_host::{Compression, EngineChoice, MonitorOptions, Registry};
 use emberbox_store::IdleSignal;
 use serde::Deserialize;
 
@@ -96,12 +96,26 @@ pub(crate) struct Ingress {
     pub listen: IpAddr,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Engine {
     pub kind: EngineKind,
     /// The KVM engine's monitor program.
     pub monitor: Option<PathBuf>,
+    /// Reads of a disk are under way together, by an io_uring that can do nothing else, where the kernel has it.
+    pub io_uring: bool,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { kind: EngineKind::Auto, monitor: None, io_uring: true }
+    }
+}
+
+impl Engine {
+    pub(crate) fn monitor_options(&self) -> MonitorOptions {
+        MonitorOptions { program: self.monitor.clone(), io_uring: self.io_uring }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

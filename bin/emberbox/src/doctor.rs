@@ -61,8 +61,8 @@ struct Looked {
 
 async fn look(data: &Path, store: &Store, config: &Config, depth: Depth, alone: bool) -> anyhow::Result<Looked> {
     let once = async || {
-        let (root, engine, monitor) = (data.join(HOST), config.engine.kind.into(), config.engine.monitor.clone());
-        let mut found = tokio::task::spawn_blocking(move || survey(&root, engine, monitor, depth))
+        let (root, engine, monitor) = (data.join(HOST), config.engine.kind.into(), config.engine.monitor_options());
+        let mut found = tokio::task::spawn_blocking(move || survey(&root, engine, &monitor, depth))
             .await?
             .context("could not look at the host's files")?;
         if !alone {

@@ -195,7 +195,7 @@ async fn start_host(data: &Path, config: &Config) -> anyhow::Result<Arc<LocalHos
         data: data.join(HOST),
         base: config.base.clone(),
         engine: config.engine.kind.into(),
-        monitor: config.engine.monitor.clone(),
+        monitor: config.engine.monitor_options(),
         network,
         extra_ca_pem: trust::for_guests(&config.trust.ca_bundle)?,
         disk_reserve: config.storage.reserve_mib << 20,

@@ -36,7 +36,7 @@ pub use api::{
 };
 pub use emberbox_agent_protocol::HookOutcome;
 pub use emberbox_vmm::with_causes;
-pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, StartError};
+pub use local::{EngineChoice, HostHandle, LocalHost, LocalHostConfig, MonitorOptions, StartError};
 pub use network::{NetworkConfig, NetworkError};
 pub use snapshot::packed::Compression;
 pub use words::{last_bytes, printable};

@@ -39,8 +39,7 @@ pub struct LocalHostConfig {
     /// The managed base that `guest/build` made.
     pub base: PathBuf,
     pub engine: EngineChoice,
-    /// The KVM engine's monitor program; beside this program when none is named.
-    pub monitor: Option<PathBuf>,
+    pub monitor: MonitorOptions,
     pub network: NetworkConfig,
     /// PEM certificates that builds trust beside the system's own; empty for none.
     pub extra_ca_pem: String,
@@ -64,6 +63,15 @@ pub enum EngineChoice {
     Kvm,
     QemuTcg,
     QemuKvm,
+}
+
+/// How monitors of the KVM engine are started.
+#[derive(Debug, Clone)]
+pub struct MonitorOptions {
+    /// Their program; beside this one when none is named.
+    pub program: Option<PathBuf>,
+    /// Whether a disk's reads may be under way together, where the kernel has what that takes.
+    pub io_uring: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +145,7 @@ impl LocalHost {
         let layout = Layout::prepare(&config.data).map_err(failed)?;
         let base = Base::open(&config.base)?;
         let (choice, monitor) = (config.engine, config.monitor.clone());
-        let chosen = tokio::task::spawn_blocking(move || engine::choose(choice, monitor)).await;
+        let chosen = tokio::task::spawn_blocking(move || engine::choose(choice, &monitor)).await;
         let engine::Chosen { engine, why } = chosen.map_err(|error| StartError::Engine(error.into()))?.map_err(StartError::Engine)?;
         tracing::info!(identity = ?engine.identity(), why, "engine chosen");
         let (told, cgroups) = (engine.clone(), Arc::new(OnceLock::<Cgroups>::new()));

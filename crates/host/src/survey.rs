@@ -16,7 +16,7 @@ use crate::machine::record::MachineRecord;
 use crate::network::SurveyedNetwork;
 use crate::snapshot::{EngineIdentity, Manifest};
 use crate::sys::pidfd::{ProcessHandle, ProcessIdentity};
-use crate::{EngineChoice, ImageKey, MachineId};
+use crate::{EngineChoice, ImageKey, MachineId, MonitorOptions};
 
 /// How much is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct EngineReport {
 }
 
 /// Looks. Machines whose launch or suspension is under way look half-made: with a daemon that serves, look twice.
-pub fn survey(data: &Path, engine: EngineChoice, monitor: Option<PathBuf>, depth: Depth) -> io::Result<Survey> {
+pub fn survey(data: &Path, engine: EngineChoice, monitor: &MonitorOptions, depth: Depth) -> io::Result<Survey> {
     let layout = Layout::at(data);
     let chosen = engine::choose(engine, monitor).map_err(|error| with_causes(error.as_ref()));
     let known = chosen.as_ref().ok().map(|chosen| chosen.engine.identity());

@@ -74,13 +74,16 @@ pub(crate) fn empty_vm(kvm: &Kvm, prepared: Option<EmptyVm>, vcpus: u8, steps: &
 }
 
 /// The devices in the order of their slots: disks, each with a thread, then all others. The order is part of every snapshot.
-fn devices(common: Common, ram: &Arc<GuestRam>) -> Result<Vec<(&'static str, Vec<Transport>)>, MachineError> {
+fn devices(mut common: Common, ram: &Arc<GuestRam>) -> Result<Vec<(&'static str, Vec<Transport>)>, MachineError> {
     let place = |device: Box<dyn VirtioDevice>| Transport::new(device, ram.clone()).map_err(MachineError::Device);
     let mut groups = Vec::new();
     for disk in common.disks {
         let layers: Vec<(_, File)> = disk.layers;
-        let disk = Disk::open(disk.serial, disk.read_only, layers)?;
-        groups.push((DISK_WORKER, vec![place(Box::new(Block::new(disk)))?]));
+        let mut block = Block::new(Disk::open(disk.serial, disk.read_only, layers)?);
+        if let Some(ring) = common.ring.take() {
+            block.read_by(ring).map_err(MachineError::Ring)?;
+        }
+        groups.push((DISK_WORKER, vec![place(Box::new(block))?]));
     }
     let net = Net::new(common.tap, common.mac).map_err(MachineError::Device)?;
     groups.push((DEVICES_WORKER, vec![place(Box::new(net))?, place(Box::new(Entropy))?, place(Box::new(Balloon::new()))?]));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::devices::virtio::{Transport, VirtioDevice, Wake};
-use crate::devices::{Balloon, Block, Disk, DiskFormat, Entropy, Net};
+use crate::devices::{Balloon, Block, Disk, DiskFormat, Entropy, Net, Ring};
 use crate::memory::GuestRam;
 
 /// Small, so that random addresses meet.
@@ -22,7 +22,7 @@ thread_local! {
 }
 
 /// A device by the number of its kind, from 0.
-pub const DEVICES: [&str; 4] = ["block", "net", "entropy", "balloon"];
+pub const DEVICES: [&str; 5] = ["block", "net", "entropy", "balloon", "block_ring"];
 
 /// A snapshot's state file, and its list of pages.
 pub fn snapshot(bytes: &[u8]) {
@@ -69,10 +69,7 @@ pub fn device(kind: usize, bytes: &[u8]) {
 /// A qcow2 overlay whose bytes are damaged, read and written at a sector. None when it was refused.
 pub(crate) fn overlay(damage: &[(u64, u8)], sector: u64) -> Option<()> {
     let top = file(0)?;
-    for (at, bytes) in [(0, &overlay_header()[..]), (CLUSTER, &(2 * CLUSTER).to_be_bytes()), (2 * CLUSTER, &[0, 1, 0, 1, 0, 1, 0, 1])] {
-        top.write_all_at(bytes, at).ok()?;
-    }
-    top.set_len(4 * CLUSTER).ok()?;
+    write_empty_overlay(&top).ok()?;
     for (at, byte) in damage {
         top.write_all_at(&[*byte], *at).ok()?;
     }
@@ -82,6 +79,14 @@ pub(crate) fn overlay(damage: &[(u64, u8)], sector: u64) -> Option<()> {
 }
 
 const CLUSTER: u64 = 1 << 16;
+
+/// A qcow2 file of 16 MiB with no cluster of its own.
+pub(crate) fn write_empty_overlay(to: &File) -> std::io::Result<()> {
+    for (at, bytes) in [(0, &overlay_header()[..]), (CLUSTER, &(2 * CLUSTER).to_be_bytes()), (2 * CLUSTER, &[0, 1, 0, 1, 0, 1, 0, 1])] {
+        to.write_all_at(bytes, at)?;
+    }
+    to.set_len(4 * CLUSTER)
+}
 
 /// Version 3, 16 MiB, one cluster each for header, table of reference counts, their block, and the first table of clusters.
 fn overlay_header() -> Vec<u8> {
@@ -108,7 +113,12 @@ fn start(kind: usize, everything: bool) -> Option<(Transport, Arc<GuestRam>)> {
     // All of it reads as zeroes again.
     ram.discard(GuestAddress(0), u64::from(MEMORY_MIB) << 20).ok()?;
     let device: Box<dyn VirtioDevice> = match kind {
-        0 => Box::new(Block::new(Disk::open("fuzz".into(), false, vec![(DiskFormat::Raw, file(DISK_BYTES)?)]).ok()?)),
+        0 => Box::new(disk()?),
+        4 => {
+            let mut block = disk()?;
+            block.read_by(Ring::prepare().ok()?).ok()?;
+            Box::new(block)
+        }
         1 => Box::new(Net::on(peer_with_frames()?, [2; 6]).ok()?),
         2 => Box::new(Entropy),
         _ => Box::new(Balloon::new()),
@@ -117,6 +127,10 @@ fn start(kind: usize, everything: bool) -> Option<(Transport, Arc<GuestRam>)> {
     transport.resume();
     set_up(&mut transport, everything);
     Some((transport, ram))
+}
+
+fn disk() -> Option<Block> {
+    Some(Block::new(Disk::open("fuzz".into(), false, vec![(DiskFormat::Raw, file(DISK_BYTES)?)]).ok()?))
 }
 
 /// What stands in for a tap: frames wait in it, and what is sent is lost.

@@ -32,6 +32,7 @@ mod vm;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use devices::Ring;
 use steps::Steps;
 
 pub use arch::cpuid::CpuProfile;
@@ -62,6 +63,8 @@ pub struct Monitor {
     pub kvm: OwnedFd,
     /// User and group to become, not root's.
     pub uid: u32,
+    /// Whether a disk's reads may be under way together, by an io_uring, where the kernel has one that can be restricted.
+    pub io_uring: bool,
 }
 
 impl Monitor {
@@ -69,10 +72,18 @@ impl Monitor {
     pub fn run(self) -> Result<(), MonitorError> {
         end::with_a_panic();
         let mut steps = Steps::start();
+        // Without one, reads come one after the other; the daemon says so once for all (`rings`).
+        let ring = if self.io_uring { Ring::prepare().ok() } else { None };
+        steps.mark("ring");
         jail::enter(self.uid)?;
         steps.mark("jail");
-        control::serve(open_kvm(self.kvm), self.control, steps).map_err(MonitorError::Control)
+        control::serve(open_kvm(self.kvm), self.control, ring, steps).map_err(MonitorError::Control)
     }
+}
+
+/// Whether this kernel has rings for disks ([`Monitor::io_uring`]), for a process that is not confined; an error says why not.
+pub fn rings() -> std::io::Result<()> {
+    Ring::prepare().map(drop)
 }
 
 /// KVM through a descriptor of its device.

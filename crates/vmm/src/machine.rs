@@ -40,6 +40,8 @@ pub(crate) enum MachineError {
     Snapshot(#[from] SnapshotError),
     #[error("could not make a device")]
     Device(#[source] io::Error),
+    #[error("could not hand a disk's files to the ring that reads them")]
+    Ring(#[source] io::Error),
     #[error("what the guest wrote could not be handed to a disk's file")]
     Settle(#[source] io::Error),
     #[error("KVM could not save or restore the machine's clock and interrupt controllers")]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use super::message::{MachineSpec, WorkingSet};
 use crate::arch::layout::MAX_DEVICES;
-use crate::devices::DiskFormat;
+use crate::devices::{DiskFormat, Ring};
 
 const VCPUS: std::ops::RangeInclusive<u8> = 1..=16;
 /// A kernel, its decompression and its initramfs need this much; 32 GiB is the largest machine.
@@ -24,6 +24,8 @@ pub(crate) struct Common {
     listener: Option<UnixListener>,
     pub tap: OwnedFd,
     pub disks: Vec<DiskFiles>,
+    /// The first disk's reads are under way by it. Not the daemon's to give: the monitor has made it.
+    pub ring: Option<Ring>,
 }
 
 impl Common {
@@ -120,7 +122,7 @@ impl Descriptors {
             let layers = disk.layers.into_iter().map(|format| Ok((format, self.file()?))).collect::<Result<_, _>>()?;
             disks.push(DiskFiles { serial: disk.serial, read_only: disk.read_only, layers });
         }
-        Ok(Common { vcpus: spec.vcpus, memory_mib: spec.memory_mib, mac: spec.mac, listener, tap, disks })
+        Ok(Common { vcpus: spec.vcpus, memory_mib: spec.memory_mib, mac: spec.mac, listener, tap, disks, ring: None })
     }
 }
 

@@ -13,6 +13,7 @@ use super::channel::{Channel, Received};
 use super::message::{Answer, Call, MachineSpec, Request};
 use super::request::{Common, Descriptors, RequestError, RestoreFiles, check_vcpus};
 use crate::builder;
+use crate::devices::Ring;
 use crate::log::{say, with_causes};
 use crate::machine::{Machine, MachineError};
 use crate::memory::working_set::Touched;
@@ -54,6 +55,8 @@ enum Held {
 struct Server {
     kvm: Kvm,
     held: Held,
+    /// Until a machine has it.
+    ring: Option<Ring>,
     listener: Option<UnixListener>,
     /// What of a running machine's memory is to be put in place when nothing else is to be done.
     later: VecDeque<Touched>,
@@ -62,8 +65,8 @@ struct Server {
 }
 
 /// Serves the daemon until the process ends. Without a machine it ends when the daemon goes away.
-pub(crate) fn serve(kvm: Kvm, first: UnixStream, before: Steps) -> io::Result<()> {
-    let mut server = Server { kvm, held: Held::Nothing, listener: None, later: VecDeque::new(), before: Some(before) };
+pub(crate) fn serve(kvm: Kvm, first: UnixStream, ring: Option<Ring>, before: Steps) -> io::Result<()> {
+    let mut server = Server { kvm, held: Held::Nothing, ring, listener: None, later: VecDeque::new(), before: Some(before) };
     let mut channels = vec![Channel::new(first)?];
     loop {
         let patience = if server.later.is_empty() { PollTimeout::NONE } else { PollTimeout::ZERO };
@@ -184,6 +187,7 @@ impl Server {
         let (mut common, files) = fds.boot(spec)?;
         let vm = self.take_vm(common.vcpus, steps)?;
         self.listener = Some(common.take_listener()?);
+        common.ring = self.ring.take();
         let machine = builder::boot(vm, common, files, command_line, steps)?;
         self.start(machine, steps);
         Ok(())
@@ -192,6 +196,7 @@ impl Server {
     fn restore(&mut self, mut common: Common, files: RestoreFiles, steps: &mut Steps) -> Result<(), ServeError> {
         let vm = self.take_vm(common.vcpus, steps)?;
         self.listener = Some(common.take_listener()?);
+        common.ring = self.ring.take();
         let (machine, later) = builder::restore(vm, common, files, steps)?;
         self.later = later.into();
         self.start(machine, steps);

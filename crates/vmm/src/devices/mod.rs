@@ -17,7 +17,7 @@ mod tests;
 
 pub(crate) use balloon::Balloon;
 pub use block::DiskFormat;
-pub(crate) use block::{Block, Disk, DiskError};
+pub(crate) use block::{Block, Disk, DiskError, Ring};
 pub(crate) use bus::{Bus, lock};
 pub(crate) use entropy::Entropy;
 pub(crate) use legacy::{PortWrite, Ports, SerialRecord};

@@ -52,6 +52,7 @@ const COMMON: &[i64] = &[
 
 /// Files of disks and the tap, by descriptor.
 const DEVICE: &[i64] = &[
+    libc::SYS_poll,
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
     libc::SYS_readv,
@@ -74,7 +75,6 @@ const DEVICE: &[i64] = &[
 
 /// What making a machine takes besides.
 const MAIN: &[i64] = &[
-    libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_recvmsg,
     libc::SYS_sendto,
@@ -95,6 +95,11 @@ const MAIN: &[i64] = &[
 
 /// Every thread starts as its parent's copy and then confines itself: these are needed until it has.
 const START: &[i64] = &[libc::SYS_set_robust_list, libc::SYS_rseq, libc::SYS_prctl];
+
+/// `IORING_ENTER_GETEVENTS`
+const ENTER_GETEVENTS: u32 = 1;
+/// `IORING_REGISTER_FILES`, `IORING_REGISTER_ENABLE_RINGS`: how a ring gets its files.
+const RING_REGISTRATIONS: [u64; 2] = [2, 12];
 
 const THREAD_FLAG: u64 = libc::CLONE_THREAD as u64;
 
@@ -142,6 +147,15 @@ fn allowed(kind: ThreadKind) -> Result<BTreeMap<i64, Vec<Rule>>, seccompiler::Ba
         rules.insert(libc::SYS_ioctl, ioctls.iter().map(rule).collect::<Result<_, _>>()?);
     }
     let not_code = || Rule::new(vec![Condition::new(2, Width::Dword, Is::MaskedEq(libc::PROT_EXEC as u64), 0)?]);
+    // What a ring may do was settled when it was made.
+    if kind != ThreadKind::Vcpu {
+        let waiting_at_most = Condition::new(3, Width::Dword, Is::MaskedEq(!u64::from(ENTER_GETEVENTS) & u64::from(u32::MAX)), 0)?;
+        rules.insert(libc::SYS_io_uring_enter, vec![Rule::new(vec![waiting_at_most])?]);
+    }
+    if kind == ThreadKind::Main {
+        let rule = |operation: &u64| Rule::new(vec![Condition::new(1, Width::Dword, Is::Eq, *operation)?]);
+        rules.insert(libc::SYS_io_uring_register, RING_REGISTRATIONS.iter().map(rule).collect::<Result<_, _>>()?);
+    }
     rules.insert(libc::SYS_mmap, vec![not_code()?]);
     rules.insert(libc::SYS_mprotect, vec![not_code()?]);
     if kind == ThreadKind::Main {

@@ -73,6 +73,11 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether nothing is to happen that nobody asks for: no sampler, no ticker.
+pub(crate) fn is_quiet() -> bool {
+    std::env::var("PROBE_SAMPLER").as_deref() == Ok("off")
+}
+
 /// A poisoned lock is of no concern: whatever a panicking handler left is what the tests should see.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -23,6 +23,9 @@ pub(crate) struct Ticker(Arc<Counts>);
 impl Ticker {
     pub(crate) fn start() -> io::Result<Self> {
         let counts = Arc::new(Counts::default());
+        if crate::is_quiet() {
+            return Ok(Self(counts));
+        }
         let written = counts.clone();
         thread::Builder::new().name("ticker".into()).spawn(move || {
             let mut next = Instant::now() + INTERVAL;

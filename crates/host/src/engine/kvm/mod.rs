@@ -18,6 +18,7 @@ use async_trait::async_trait;
 
 use super::process::VmProcess;
 use super::{Boot, Engine, EngineError, GUEST_ARGUMENTS, Restore, Vm, VmSpec};
+use crate::MonitorOptions;
 use crate::cgroup::Group;
 use crate::snapshot::EngineIdentity;
 use crate::sys::pidfd::ProcessIdentity;
@@ -31,6 +32,8 @@ const LIKELY_VCPUS: u8 = 1;
 pub(crate) struct KvmEngine {
     identity: EngineIdentity,
     monitors: Arc<Monitors>,
+    /// Or why there are none.
+    rings: Result<(), String>,
 }
 
 /// Monitors that stand ready, by the user that each has become. There are as many as there are cells in the pool.
@@ -47,13 +50,26 @@ enum Place {
 }
 
 impl KvmEngine {
-    /// Tries KVM out, and finds the monitor. `monitor` is its program, by default beside the daemon's.
-    pub(crate) fn probe(monitor: Option<PathBuf>) -> Result<Self, ProbeError> {
+    /// Tries KVM out, and finds the monitor.
+    pub(crate) fn probe(monitor: &MonitorOptions) -> Result<Self, ProbeError> {
         let identity = probe::identity()?;
         // After KVM: that the program alone is missing means that KVM works.
-        let program = MonitorProgram::find(monitor)?;
+        let rings = if monitor.io_uring {
+            emberbox_vmm::rings().map_err(|error| error.to_string())
+        } else {
+            Err("`engine.io_uring` is off".into())
+        };
+        let program = MonitorProgram::find(monitor.program.clone(), rings.is_ok())?;
         let monitors = Monitors { program, ready: Mutex::new(HashMap::new()), vcpus: AtomicU8::new(LIKELY_VCPUS) };
-        Ok(Self { identity, monitors: Arc::new(monitors) })
+        Ok(Self { identity, monitors: Arc::new(monitors), rings })
+    }
+
+    /// For people.
+    pub(crate) fn how_disks_are_read(&self) -> String {
+        match &self.rings {
+            Ok(()) => "a disk's reads are under way together (io_uring)".into(),
+            Err(why) => format!("a disk's reads come one after the other (no io_uring: {why})"),
+        }
     }
 
     fn kernel_arguments(&self) -> String {

@@ -18,7 +18,11 @@ use crate::sys::spawn::spawn_to_be_jailed;
 /// Beside the daemon's own program.
 const PROGRAM: &str = "emberbox-vmm";
 
-pub(super) struct MonitorProgram(PathBuf);
+pub(super) struct MonitorProgram {
+    path: PathBuf,
+    /// Whether its disks may have rings.
+    io_uring: bool,
+}
 
 /// A process that has confined itself, or is about to.
 pub(super) struct Monitor {
@@ -27,10 +31,10 @@ pub(super) struct Monitor {
 }
 
 impl MonitorProgram {
-    pub(super) fn find(configured: Option<PathBuf>) -> Result<Self, ProbeError> {
+    pub(super) fn find(configured: Option<PathBuf>, io_uring: bool) -> Result<Self, ProbeError> {
         let beside = || std::env::current_exe().map(|daemon| daemon.with_file_name(PROGRAM)).unwrap_or_else(|_| PROGRAM.into());
-        let program = configured.unwrap_or_else(beside);
-        if program.is_file() { Ok(Self(program)) } else { Err(ProbeError::NoMonitor(program)) }
+        let path = configured.unwrap_or_else(beside);
+        if path.is_file() { Ok(Self { path, io_uring }) } else { Err(ProbeError::NoMonitor(path)) }
     }
 
     /// Starts a monitor that will become `uid`.
@@ -38,13 +42,13 @@ impl MonitorProgram {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.path);
         command.env_clear().current_dir("/");
         let numbers = [("--control", theirs.as_raw_fd()), ("--kvm", kvm.as_raw_fd())];
         for (name, number) in numbers {
             command.args([name, &number.to_string()]);
         }
-        command.args(["--uid", &uid.to_string()]);
+        command.args(["--uid", &uid.to_string(), "--io-uring", if self.io_uring { "1" } else { "0" }]);
         let inherited: Vec<OwnedFd> = vec![theirs.into(), kvm.into()];
         let process = VmProcess::start(command, |command| spawn_to_be_jailed(command, inherited))?;
         Ok(Monitor { process, control: UnixStream::from_std(ours)? })

@@ -8,7 +8,9 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::disk::Disk;
-use super::request;
+use super::request::{self, Request};
+use super::ring::Ring;
+use super::together;
 use crate::devices::virtio::{DeviceRecord, Fault, Queues, Served, VirtioDevice, Wake, serve_chains};
 
 const QUEUE: [u16; 1] = [256];
@@ -19,6 +21,7 @@ const CONFIG_BYTES: usize = 60;
 /// One disk.
 pub(crate) struct Block {
     disk: Disk,
+    ring: Option<Ring>,
     config: [u8; CONFIG_BYTES],
 }
 
@@ -34,7 +37,14 @@ impl Block {
         config[44..48].copy_from_slice(&8u32.to_le_bytes());
         config[48..52].copy_from_slice(&sectors);
         config[52..56].copy_from_slice(&ranges);
-        Self { disk, config }
+        Self { disk, ring: None, config }
+    }
+
+    /// From here on reads that come together are under way together.
+    pub(crate) fn read_by(&mut self, ring: Ring) -> io::Result<()> {
+        ring.enable(self.disk.descriptors())?;
+        self.ring = Some(ring);
+        Ok(())
     }
 }
 
@@ -66,7 +76,10 @@ impl VirtioDevice for Block {
     fn stop(&mut self) {}
 
     fn serve(&mut self, _wake: Wake, queues: &mut Queues<'_>) -> Result<Served, Fault> {
-        serve_chains(queues, 0, |segments, _| request::serve(&mut self.disk, segments))
+        match &mut self.ring {
+            Some(ring) => together::serve(&mut self.disk, ring, queues),
+            None => serve_chains(queues, 0, |segments, _| Ok(Request::of(segments)?.serve(&mut self.disk))),
+        }
     }
 
     fn settle(&mut self) -> io::Result<()> {

@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
-use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping};
 use serde::{Deserialize, Serialize};
 use vm_memory::VolatileSlice;
 
 use super::structure;
+use super::together::MAX_EXTENTS;
 
 pub(super) const SECTOR: u64 = 512;
 
@@ -43,11 +45,24 @@ pub(crate) struct Disk {
     pub(super) serial: String,
     pub(super) read_only: bool,
     access: Layers,
+    /// Of its layers, the one that is written first: the address of the library's own view of the file, and the file's descriptor, which that view owns.
+    views: Vec<usize>,
+    descriptors: Vec<RawFd>,
+}
+
+/// Bytes of a disk that lie behind each other in one of its files.
+pub(super) struct Extent {
+    /// By its place among the disk's [`Disk::descriptors`].
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 impl Disk {
     /// A disk of these layers, the one that is written first; the last backs all others.
     pub(crate) fn open(serial: String, read_only: bool, layers: Vec<(DiskFormat, File)>) -> Result<Self, DiskError> {
+        let descriptors = layers.iter().map(|(_, file)| file.as_raw_fd()).collect();
+        let mut views = Vec::with_capacity(layers.len());
         let mut backing: Option<Arc<Layers>> = None;
         for (index, (format, file)) in layers.into_iter().enumerate().rev() {
             let write = index == 0 && !read_only;
@@ -56,12 +71,37 @@ impl Disk {
                 layer: index,
                 source,
             })?;
+            // Those of what backs it come first.
+            views.insert(0, access.inner().collect_storage_dependencies().last().map_or(0, |view| std::ptr::from_ref(*view).addr()));
             if index == 0 {
-                return Ok(Self { serial, read_only, access });
+                return Ok(Self { serial, read_only, access, views, descriptors });
             }
             backing = Some(Arc::new(access));
         }
         Err(DiskError::Empty)
+    }
+
+    /// The files of its layers, open for as long as the disk is.
+    pub(super) fn descriptors(&self) -> &[RawFd] {
+        &self.descriptors
+    }
+
+    /// Where these bytes lie. None when they are not in files as they are, all of them, or in too many places.
+    pub(super) fn extents(&self, mut offset: u64, mut length: u64) -> Option<Vec<Extent>> {
+        let mut extents = Vec::new();
+        while length > 0 {
+            let (mapping, covered) = self.access.get_mapping(offset, length).ok()?;
+            let Mapping::Raw { storage, offset: at, .. } = mapping else { return None };
+            let view = std::ptr::from_ref(storage).addr();
+            let file = self.views.iter().position(|known| *known == view)? as u32;
+            if covered == 0 || extents.len() == MAX_EXTENTS {
+                return None;
+            }
+            extents.push(Extent { file, offset: at, length: covered });
+            offset += covered;
+            length -= covered;
+        }
+        Some(extents)
     }
 
     pub(super) fn sectors(&self) -> u64 {

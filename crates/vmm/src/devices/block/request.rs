@@ -6,8 +6,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
+use vm_memory::VolatileSlice;
 
-use super::disk::{Disk, SECTOR};
+use super::disk::{Disk, Extent, SECTOR};
 use crate::devices::virtio::{Fault, Segments};
 
 /// Ranges that one discard may name, as the configuration says.
@@ -17,53 +18,95 @@ pub(super) const MAX_RANGE_SECTORS: u32 = 1 << 21;
 const RANGE_BYTES: usize = 16;
 const SERIAL_BYTES: usize = 20;
 
-/// Carries out the request and says in its last byte how it went. Returns the bytes written into guest memory.
-pub(super) fn serve(disk: &mut Disk, mut segments: Segments<'_>) -> Result<u32, Fault> {
-    let header: [u8; 16] = segments.read_array()?;
-    let status = segments.take_last()?;
-    let (kind, sector) = (number(&header[..4]) as u32, number(&header[8..]));
-    let (code, written) = match perform(disk, kind, sector, &segments) {
-        Ok(written) => (VIRTIO_BLK_S_OK, written),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => (VIRTIO_BLK_S_UNSUPP, 0),
-        // A full host disk, among others: the guest's file system copes with it as with a broken disk.
-        Err(_) => (VIRTIO_BLK_S_IOERR, 0),
-    };
-    status.copy_from(&[code as u8]);
-    // The chain is bounded far below 4 GiB.
-    Ok(u32::try_from(written + 1).unwrap_or(1))
+/// A request as it came: what it wants, and the memory it names.
+pub(super) struct Request<'a> {
+    kind: u32,
+    sector: u64,
+    segments: Segments<'a>,
+    status: VolatileSlice<'a>,
 }
 
-fn perform(disk: &mut Disk, kind: u32, sector: u64, segments: &Segments<'_>) -> io::Result<usize> {
-    match kind {
-        VIRTIO_BLK_T_IN => {
-            let bytes = segments.writable_bytes();
-            disk.read(segments.writable(), checked(disk, sector, bytes as u64)?)?;
-            Ok(bytes)
+impl<'a> Request<'a> {
+    pub(super) fn of(mut segments: Segments<'a>) -> Result<Self, Fault> {
+        let header: [u8; 16] = segments.read_array()?;
+        let status = segments.take_last()?;
+        Ok(Self { kind: number(&header[..4]) as u32, sector: number(&header[8..]), segments, status })
+    }
+
+    /// Carries it out and says in its last byte how it went. Returns the bytes written into guest memory.
+    pub(super) fn serve(&self, disk: &mut Disk) -> u32 {
+        self.answer(self.perform(disk))
+    }
+
+    /// Says of a read that was carried out elsewhere that it went well.
+    pub(super) fn answer_read(&self) -> u32 {
+        self.answer(Ok(self.segments.writable_bytes()))
+    }
+
+    /// Whether what the disk's files hold somewhere may be something else's afterwards.
+    pub(super) fn gives_up_space(&self) -> bool {
+        matches!(self.kind, VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES)
+    }
+
+    /// What a read is read into.
+    pub(super) fn writable(&self) -> &[VolatileSlice<'a>] {
+        self.segments.writable()
+    }
+
+    /// Where a read finds its bytes, if it is one of at most so many pieces and they can be read from there as they are.
+    pub(super) fn extents(&self, disk: &Disk, max_pieces: usize) -> Option<Vec<Extent>> {
+        if self.kind != VIRTIO_BLK_T_IN || self.segments.writable().len() > max_pieces {
+            return None;
         }
-        VIRTIO_BLK_T_OUT => {
-            writable(disk)?;
-            let offset = checked(disk, sector, segments.readable_bytes() as u64)?;
-            disk.write(segments.readable(), offset).map(|()| 0)
-        }
-        VIRTIO_BLK_T_FLUSH => disk.flush().map(|()| 0),
-        VIRTIO_BLK_T_GET_ID => {
-            let mut serial = [0; SERIAL_BYTES];
-            let length = disk.serial.len().min(SERIAL_BYTES);
-            serial[..length].copy_from_slice(&disk.serial.as_bytes()[..length]);
-            Ok(segments.write(&serial))
-        }
-        VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
-            writable(disk)?;
-            for (sector, sectors) in ranges(segments)? {
-                let (offset, length) = (checked(disk, sector, u64::from(sectors) * SECTOR)?, u64::from(sectors) * SECTOR);
-                match kind {
-                    VIRTIO_BLK_T_DISCARD => disk.discard(offset, length)?,
-                    _ => disk.write_zeroes(offset, length)?,
-                }
+        let bytes = self.segments.writable_bytes() as u64;
+        disk.extents(checked(disk, self.sector, bytes).ok()?, bytes)
+    }
+
+    fn answer(&self, result: io::Result<usize>) -> u32 {
+        let (code, written) = match result {
+            Ok(written) => (VIRTIO_BLK_S_OK, written),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => (VIRTIO_BLK_S_UNSUPP, 0),
+            // A full host disk, among others: the guest's file system copes with it as with a broken disk.
+            Err(_) => (VIRTIO_BLK_S_IOERR, 0),
+        };
+        self.status.copy_from(&[code as u8]);
+        // The chain is bounded far below 4 GiB.
+        u32::try_from(written + 1).unwrap_or(1)
+    }
+
+    fn perform(&self, disk: &mut Disk) -> io::Result<usize> {
+        let Self { kind, sector, segments, .. } = self;
+        match *kind {
+            VIRTIO_BLK_T_IN => {
+                let bytes = segments.writable_bytes();
+                disk.read(segments.writable(), checked(disk, *sector, bytes as u64)?)?;
+                Ok(bytes)
             }
-            Ok(0)
+            VIRTIO_BLK_T_OUT => {
+                writable(disk)?;
+                let offset = checked(disk, *sector, segments.readable_bytes() as u64)?;
+                disk.write(segments.readable(), offset).map(|()| 0)
+            }
+            VIRTIO_BLK_T_FLUSH => disk.flush().map(|()| 0),
+            VIRTIO_BLK_T_GET_ID => {
+                let mut serial = [0; SERIAL_BYTES];
+                let length = disk.serial.len().min(SERIAL_BYTES);
+                serial[..length].copy_from_slice(&disk.serial.as_bytes()[..length]);
+                Ok(segments.write(&serial))
+            }
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
+                writable(disk)?;
+                for (sector, sectors) in ranges(segments)? {
+                    let (offset, length) = (checked(disk, sector, u64::from(sectors) * SECTOR)?, u64::from(sectors) * SECTOR);
+                    match *kind {
+                        VIRTIO_BLK_T_DISCARD => disk.discard(offset, length)?,
+                        _ => disk.write_zeroes(offset, length)?,
+                    }
+                }
+                Ok(0)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
-        _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

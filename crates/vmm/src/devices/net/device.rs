@@ -138,11 +138,11 @@ mod tests {
         transmit.add(&[(0x5_0000, FRAME as u32, false)]);
         ours.send(&[1; FRAME]).unwrap();
         let mut queues = [receive.take_queue(), transmit.take_queue()];
-        let served = net.serve(Wake::Queue(TRANSMIT), &mut Queues { queues: &mut queues, ram: &ram }).unwrap();
+        let served = net.serve(Wake::Queue(TRANSMIT), &mut Queues { queues: &mut queues, ram: &ram, bells: &[], tell: &|| {} }).unwrap();
         assert_eq!(served, Served { interrupt: true, more: false });
         assert_eq!((transmit.used(), receive.used()), (vec![(0, 0)], vec![(0, FRAME as u32)]));
         assert_eq!(ours.recv(&mut [0; 2 * FRAME]).unwrap(), FRAME);
-        let served = net.serve(Wake::Host, &mut Queues { queues: &mut queues, ram: &ram }).unwrap();
+        let served = net.serve(Wake::Host, &mut Queues { queues: &mut queues, ram: &ram, bells: &[], tell: &|| {} }).unwrap();
         assert_eq!(served, Served::default(), "nothing is left for an interrupt of its own");
     }
 }

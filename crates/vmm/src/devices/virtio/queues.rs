@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{Fault, Segments, Served};
 use crate::memory::{GuestMemory, GuestRam};
@@ -19,6 +20,36 @@ pub(crate) const TURN: Duration = Duration::from_millis(20);
 pub(crate) struct Queues<'a> {
     pub queues: &'a mut [Queue],
     pub ram: &'a GuestRam,
+    /// One a queue: for a device that waits for its host while it works, and goes on when the driver has more.
+    pub bells: &'a [EventFd],
+    /// Tells the driver of what it has been given back while the device goes on working. At the end of a turn [`Served`] does.
+    pub tell: &'a dyn Fn(),
+}
+
+/// How much a device works before it gives way.
+pub(crate) struct Turn {
+    left: usize,
+    began: Instant,
+}
+
+impl Turn {
+    pub(crate) fn begin() -> Self {
+        Self { left: BUDGET, began: Instant::now() }
+    }
+
+    /// One chain is taken.
+    pub(crate) fn count(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.left < BUDGET
+    }
+
+    /// Whatever the clock says, one chain is taken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == 0 || self.has_begun() && self.began.elapsed() >= TURN
+    }
 }
 
 /// Within the rings (virtio 1.2, 2.7): where the used ring's index and its elements are, and where in the available ring the entries begin.
@@ -70,23 +101,22 @@ pub(crate) fn serve_chains(
     let memory = queues.ram.memory();
     let Some(queue) = queues.queues.get_mut(index).filter(|queue| queue.ready()) else { return Ok(Served::default()) };
     let mut served = Served::default();
-    let mut left = BUDGET;
-    let began = Instant::now();
+    let mut turn = Turn::begin();
     loop {
         queue.disable_notification(memory)?;
-        while left > 0 && (left == BUDGET || began.elapsed() < TURN) {
+        while !turn.is_over() {
             let Some(chain) = queue.iter(memory)?.next() else { break };
             let head = chain.head_index();
             let written = answer(Segments::of(memory, chain)?, queues.ram)?;
             queue.add_used(memory, head, written)?;
-            left -= 1;
+            turn.count();
         }
-        served.more = left == 0 || began.elapsed() >= TURN;
+        served.more = turn.is_over();
         if served.more || !queue.enable_notification(memory)? {
             break;
         }
     }
-    if left < BUDGET {
+    if turn.has_begun() {
         served.interrupt = queue.needs_notification(memory)?;
     }
     Ok(served)

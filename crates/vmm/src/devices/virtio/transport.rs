@@ -142,7 +142,9 @@ impl Transport {
         if self.paused || !self.is_working() {
             return;
         }
-        let mut queues = Queues { queues: &mut self.queues, ram: &self.ram };
+        let (interrupts, line) = (&self.interrupts, &self.line);
+        let tell = || raise(interrupts, line, USED_RING);
+        let mut queues = Queues { queues: &mut self.queues, ram: &self.ram, bells: &self.bells, tell: &tell };
         match self.device.serve(wake, &mut queues) {
             Ok(served) => {
                 if served.interrupt {
@@ -168,8 +170,7 @@ impl Transport {
     }
 
     fn interrupt(&mut self, why: u32) {
-        self.interrupts.add(why);
-        ring(&self.line);
+        raise(&self.interrupts, &self.line, why);
     }
 
     /// Asks the guest, through a device that can, for so many of its pages.
@@ -385,6 +386,11 @@ impl Transport {
         self.config_generation = record.config_generation;
         !self.is_working() || self.device.start(self.features).is_ok()
     }
+}
+
+fn raise(interrupts: &Interrupts, line: &EventFd, why: u32) {
+    interrupts.add(why);
+    ring(line);
 }
 
 /// A full counter has been rung already.
