@@ -23,6 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -204,7 +205,9 @@ def measure_io(samples):
     """All at once, for they take turns; kvm_alone has no io_uring: a disk's reads come one after the other."""
     configurations = {"kvm": configuration("kvm"), "kvm_alone": configuration("kvm", io_uring=False), "qemu": configuration("qemu-kvm")}
     with contextlib.ExitStack() as stack:
-        daemons = {engine: stack.enter_context(Daemon(config=text).serving()) for engine, text in configurations.items()}
+        # On a disk's file system: that of /tmp may be memory's, which reads in other ways.
+        directories = {engine: stack.enter_context(tempfile.TemporaryDirectory(prefix="emberbox-bench-", dir="/var/tmp")) for engine in configurations}
+        daemons = {engine: stack.enter_context(Daemon(Path(directories[engine]), text).serving()) for engine, text in configurations.items()}
         # One build after the other: what is emulated has one CPU.
         images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in daemons.items()}
         io.measure(samples, images, REPETITIONS)

@@ -20,7 +20,7 @@ from support import outside
 from support.images import Images
 from support.microvm import run
 
-from .report import Progress
+from .report import Progress, in_turn
 
 FILE_MIB = 16
 FRESH_MIB = 8
@@ -73,13 +73,6 @@ def measure(samples, images, repetitions):
                     answer = microvm.get(f"/transfer?host={outside.PEER}&port={ports[name]}&mib={TRANSFER_MIB}{query}", timeout=ANSWER_WITHIN)
                     samples[f"{name}.{engine}"].append(rate(answer, "mib"))
             done()
-
-
-def in_turn(microvms, number):
-    """Another one is first each time: what the first of a round may pay for the others evens out."""
-    turns = list(microvms.items())
-    start = number % len(turns)
-    return turns[start:] + turns[:start]
 
 
 def rate(answer, unit):

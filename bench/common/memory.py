@@ -1,11 +1,11 @@
 """Whether a machine with more memory takes longer to restore: the monitor by itself with a guest of one vCPU that has booted and whose agent answers. MicroVMs
 of different sizes have different numbers of vCPUs too, which on one emulated CPU is what would be measured."""
-import shutil
+import contextlib
 import tempfile
 import time
 from pathlib import Path
 
-from common.report import Progress
+from common.report import Progress, in_turn
 from common.watching import milliseconds_since
 from monitor import driver
 from monitor.driver import Monitor, overlay
@@ -18,19 +18,18 @@ def key(mib, *step):
 
 
 def measure(samples, repetitions):
-    """Moves this process into a network namespace of its own."""
+    """Moves this process into a network namespace of its own. The sizes take turns, so that what the machine is busy with meets both."""
     driver.enter_network()
-    for mib in SIZES_MIB:
-        work = Path(tempfile.mkdtemp(prefix="emberbox-bench-"))
-        try:
+    with contextlib.ExitStack() as stack:
+        machines = {mib: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberbox-bench-"))) for mib in SIZES_MIB}
+        for mib, work in machines.items():
             freeze(work, mib)
-            done = Progress(f"restores of {mib} MiB", repetitions)
-            for _ in range(repetitions):
+        done = Progress("restores of " + " and ".join(f"{mib} MiB" for mib in SIZES_MIB), repetitions)
+        for number in range(repetitions):
+            for mib, work in in_turn(machines, number):
                 for step, milliseconds in restore(work, mib).items():
                     samples[key(mib, *step)].append(milliseconds)
-                done()
-        finally:
-            shutil.rmtree(work)
+            done()
 
 
 def freeze(work, mib):

@@ -57,3 +57,10 @@ class Report:
         note = f"< {target}: {'met' if p50 < target else 'MISSED'}" if target else ""
         print(f"  {name:44} {p50:10.2f} {p99:10.2f} {count:6}  {note}")
         return {f"{name}.p50": round(p50, 3), f"{name}.p99": round(p99, 3), f"{name}.n": count}
+
+
+def in_turn(what, number):
+    """Another one is first each time: what the first of a round may pay for the others evens out."""
+    turns = list(what.items())
+    start = number % len(turns)
+    return turns[start:] + turns[:start]

@@ -84,12 +84,12 @@ class Monitor(Agent):
     # Guests of an emulated machine that others use too.
     patience = 120
 
-    def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm", tap="tap0"):
+    def __init__(self, work, uid=UID, wrapper=(), device="/dev/kvm", tap="tap0", io_uring=True):
         self.work, self.uid, self.tap_name = Path(work), uid, tap
         ours, theirs = socket.socketpair()
         kvm = os.open(device, os.O_RDWR)
         self.console = open(self.work / "console.log", "ab")
-        command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid), "--io-uring", "1"]
+        command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid), "--io-uring", str(int(io_uring))]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
                                         pass_fds=[theirs.fileno(), kvm],
                                         env={name: os.environ[name] for name in PASSED_ON if name in os.environ})

@@ -43,6 +43,16 @@ def test_restored_machines_answer_and_know_that_they_are_copies(frozen, tmp_path
         machine.end()
 
 
+@pytest.mark.parametrize("io_uring", [True, False])
+def test_a_machine_has_one_ring_or_none(frozen, tmp_path, io_uring):
+    machine = clone(frozen, tmp_path, io_uring=io_uring)
+    assert machine.ask("ping") == "done"
+    directory = f"/proc/{machine.process.pid}/fd"
+    rings = [number for number in os.listdir(directory) if os.readlink(f"{directory}/{number}") == "anon_inode:[io_uring]"]
+    assert len(rings) == int(io_uring)
+    machine.end()
+
+
 def test_a_paused_machine_is_silent_and_goes_on(frozen, tmp_path):
     machine = clone(frozen, tmp_path)
     machine.call("pause")
