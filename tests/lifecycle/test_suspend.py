@@ -53,8 +53,11 @@ def test_hooks_in_order(daemon, probe):
         walls = [call["wall"] for call in calls]
         assert walls == sorted(walls)
         assert microvm.get("/run-payload")["body"].count(microvm.id) == 1
-    steps = [event for event in daemon.events(start) if event.get("operation") == "terminate" and microvm.id in str(event)]
-    assert "terminate_hook" in steps[0]["steps"], "the terminate hook was called"
+
+    def ended():
+        return [event for event in daemon.events(start) if event.get("operation") == "terminate" and microvm.id in str(event)]
+    # The state is there before the line is.
+    assert "terminate_hook" in until("the log has it", ended)[0]["steps"], "the terminate hook was called"
 
 
 def test_suspended_without_auto_resume_is_502(daemon, probe):
