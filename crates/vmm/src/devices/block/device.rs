@@ -14,8 +14,6 @@ use super::together;
 use crate::devices::virtio::{DeviceRecord, Fault, Queues, Served, VirtioDevice, Wake, serve_chains};
 
 const QUEUE: [u16; 1] = [256];
-/// Data pieces of one request: the queue's entries but for header and status.
-const MAX_PIECES: u32 = 254;
 const CONFIG_BYTES: usize = 60;
 
 /// One disk.
@@ -29,7 +27,7 @@ impl Block {
     pub(crate) fn new(disk: Disk) -> Self {
         let mut config = [0; CONFIG_BYTES];
         config[0..8].copy_from_slice(&disk.sectors().to_le_bytes());
-        config[12..16].copy_from_slice(&MAX_PIECES.to_le_bytes());
+        config[12..16].copy_from_slice(&request::MAX_PIECES.to_le_bytes());
         let (sectors, ranges) = (request::MAX_RANGE_SECTORS.to_le_bytes(), (request::MAX_RANGES as u32).to_le_bytes());
         // Discards, then zeroes: sectors, ranges; between them the alignment of a discard, 4 KiB.
         config[36..40].copy_from_slice(&sectors);

@@ -11,6 +11,8 @@ use vm_memory::VolatileSlice;
 use super::disk::{Disk, Extent, SECTOR};
 use crate::devices::virtio::{Fault, Segments};
 
+/// Data pieces of one request, as the configuration says: the queue's entries but for header and status.
+pub(super) const MAX_PIECES: u32 = 254;
 /// Ranges that one discard may name, as the configuration says.
 pub(super) const MAX_RANGES: usize = 16;
 /// Sectors that one range may cover, as the configuration says: 1 GiB.
@@ -53,9 +55,9 @@ impl<'a> Request<'a> {
         self.segments.writable()
     }
 
-    /// Where a read finds its bytes, if it is one of at most so many pieces and they can be read from there as they are.
-    pub(super) fn extents(&self, disk: &Disk, max_pieces: usize) -> Option<Vec<Extent>> {
-        if self.kind != VIRTIO_BLK_T_IN || self.segments.writable().len() > max_pieces {
+    /// Where a read finds its bytes, if it has no more pieces than the driver was told and they can be read from there as they are.
+    pub(super) fn extents(&self, disk: &Disk) -> Option<Vec<Extent>> {
+        if self.kind != VIRTIO_BLK_T_IN || self.segments.writable().len() > MAX_PIECES as usize {
             return None;
         }
         let bytes = self.segments.writable_bytes() as u64;

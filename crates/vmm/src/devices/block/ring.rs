@@ -84,10 +84,10 @@ impl Ring {
 
     /// Waits for a read to end, or for `bell` to ring, which is then taken as heard.
     pub(super) fn wait(&self, bell: Option<&EventFd>) {
-        // SAFETY: both are open for as long as they are borrowed here.
-        let [ring, bell_fd] =
-            [Some(self.uring.as_raw_fd()), bell.map(AsRawFd::as_raw_fd)].map(|fd| fd.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }));
-        let mut polled: Vec<_> = ring.into_iter().chain(bell_fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // SAFETY: ring and bell are borrowed, so open, until this returns.
+        let readable = |fd: RawFd| PollFd::new(unsafe { BorrowedFd::borrow_raw(fd) }, PollFlags::POLLIN);
+        let mut polled = vec![readable(self.uring.as_raw_fd())];
+        polled.extend(bell.map(|bell| readable(bell.as_raw_fd())));
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => lost(&error.into()),

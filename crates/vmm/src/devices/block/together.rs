@@ -18,8 +18,6 @@ use crate::memory::GuestMemory;
 const AT_ONCE: usize = 32;
 /// Places in the disk's files that one request may read from and still go with others: clusters need not lie behind each other.
 pub(super) const MAX_EXTENTS: usize = 8;
-/// Pieces of guest memory that one request may have and still go with others: the queue's entries, as for [`super::device`].
-const MAX_PIECES: usize = 254;
 
 pub(super) fn serve(disk: &mut Disk, ring: &mut Ring, queues: &mut Queues<'_>) -> Result<Served, Fault> {
     let (memory, bell, tell) = (queues.ram.memory(), queues.bells.first(), queues.tell);
@@ -38,14 +36,8 @@ pub(super) fn serve(disk: &mut Disk, ring: &mut Ring, queues: &mut Queues<'_>) -
                     // What it frees must not be read any more.
                     reads.finish(disk, queue, memory)?;
                 }
-                let extents = request.extents(disk, MAX_PIECES);
                 let alone = reads.is_empty() && !waits(queue, memory)?;
-                let answered = match if alone { read_at_once(disk, &request, extents.as_deref()) } else { AtOnce::WouldWait } {
-                    AtOnce::Done => Some(request.answer_read()),
-                    AtOnce::CannotTell => Some(request.serve(disk)),
-                    AtOnce::WouldWait => reads.start(head, request, extents).map(|request| request.serve(disk)),
-                };
-                if let Some(written) = answered {
+                if let Some(written) = reads.take(head, request, alone, disk) {
                     queue.add_used(memory, head, written)?;
                 }
                 continue;
@@ -94,8 +86,8 @@ enum AtOnce {
 }
 
 /// Reads what the host's page cache has, in one piece: cheaper than by a ring when there is nothing else to read.
-fn read_at_once(disk: &Disk, request: &Request<'_>, extents: Option<&[Extent]>) -> AtOnce {
-    let Some(extents @ [extent]) = extents else { return AtOnce::WouldWait };
+fn read_at_once(disk: &Disk, request: &Request<'_>, extents: &[Extent]) -> AtOnce {
+    let [extent] = extents else { return AtOnce::WouldWait };
     let (pieces, file) = (split(request.writable(), extents), disk.descriptors()[extent.file as usize]);
     let (Ok(count), Ok(offset)) = (i32::try_from(pieces[0].len()), i64::try_from(extent.offset)) else { return AtOnce::WouldWait };
     // SAFETY: the pieces are guest memory, mapped for as long as the process lives, and the file is open for as long as the disk is.
@@ -137,13 +129,23 @@ impl<'m> Reads<'_, 'm> {
         self.under_way.iter().position(Option::is_none).unwrap_or(self.under_way.len())
     }
 
-    /// Starts a request that has extents. Gives back one that has none, or cannot be started.
-    fn start(&mut self, head: u16, request: Request<'m>, extents: Option<Vec<Extent>>) -> Option<Request<'m>> {
-        let (Some(extents), place) = (extents, self.free()) else { return Some(request) };
+    /// Starts a request, or carries it out. Returns how many bytes one that is done has written.
+    fn take(&mut self, head: u16, request: Request<'m>, alone: bool, disk: &mut Disk) -> Option<u32> {
+        let Some(extents) = request.extents(disk) else { return Some(request.serve(disk)) };
+        match if alone { read_at_once(disk, &request, &extents) } else { AtOnce::WouldWait } {
+            AtOnce::Done => Some(request.answer_read()),
+            AtOnce::CannotTell => Some(request.serve(disk)),
+            AtOnce::WouldWait => self.start(head, request, &extents).map(|request| request.serve(disk)),
+        }
+    }
+
+    /// Gives back a request that cannot be started.
+    fn start(&mut self, head: u16, request: Request<'m>, extents: &[Extent]) -> Option<Request<'m>> {
+        let place = self.free();
         if place == self.under_way.len() {
             self.under_way.push(None);
         }
-        let parts = split(request.writable(), &extents);
+        let parts = split(request.writable(), extents);
         let missing = extents.iter().map(|extent| extent.length as i64).sum();
         let under_way = self.under_way[place].insert(UnderWay { head, request, parts, left: 0, missing });
         for (extent, pieces) in extents.iter().zip(&under_way.parts) {
