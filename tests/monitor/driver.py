@@ -15,6 +15,7 @@ COMMAND_LINE = ("console=ttyS0 quiet reboot=t panic=-1 edd=off 8250.nr_uarts=1 c
 # The malicious guest (tests/apps/hostile).
 HOSTILE = TARGET / "x86_64-unknown-linux-gnu/release/emberbox-hostile"
 UID = 61000
+CONSOLE, REPORT = "console.log", "report.log"
 # Of the environment, to the monitor: what a build with a sanitizer is to do.
 PASSED_ON = ("ASAN_OPTIONS",)
 CLONE_NEWPID = 0x2000_0000
@@ -88,9 +89,10 @@ class Monitor(Agent):
         self.work, self.uid, self.tap_name = Path(work), uid, tap
         ours, theirs = socket.socketpair()
         kvm = os.open(device, os.O_RDWR)
-        self.console = open(self.work / "console.log", "ab")
+        # Apart: the monitor's lines would come in the middle of its guest's, and a guest could write some itself.
+        self.files = [open(self.work / name, "ab") for name in (CONSOLE, REPORT)]
         command = [*wrapper, str(binary()), "--control", str(theirs.fileno()), "--kvm", str(kvm), "--uid", str(uid), "--io-uring", str(int(io_uring))]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console,
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.files[0], stderr=self.files[1],
                                         pass_fds=[theirs.fileno(), kvm],
                                         env={name: os.environ[name] for name in PASSED_ON if name in os.environ})
         theirs.close()
@@ -107,15 +109,24 @@ class Monitor(Agent):
         while not answer.endswith(b"\n"):
             data = self.socket.recv(65536)
             if not data:
-                raise Refused(f"the monitor ended ({self.process.wait()}): {self.log()[-2000:]}")
+                raise Refused(f"the monitor ended ({self.process.wait()}): {self.said()}")
             answer += data
         answer = json.loads(answer)
         if "failed" in answer:
             raise Refused(answer["failed"]["reason"])
         return answer.get("stats") or dict(answer["done"]["steps"])
 
-    def log(self):
-        return (self.work / "console.log").read_text(errors="replace")
+    def console(self):
+        """What the guest has written to its serial port."""
+        return (self.work / CONSOLE).read_text(errors="replace")
+
+    def report(self):
+        """What the monitor itself has said."""
+        return (self.work / REPORT).read_text(errors="replace")
+
+    def said(self):
+        """The last of both, for whoever looks for a cause."""
+        return f"the guest:\n{self.console()[-2000:]}\nthe monitor:\n{self.report()[-2000:]}"
 
     def listener(self):
         listener = socket.socket(socket.AF_UNIX)
@@ -178,4 +189,5 @@ class Monitor(Agent):
         self.process.kill()
         self.process.wait()
         self.socket.close()
-        self.console.close()
+        for file in self.files:
+            file.close()

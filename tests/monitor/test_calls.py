@@ -132,7 +132,7 @@ def is_attacked(work, initramfs):
     with traced(own, "calls", tap="tap1") as machine:
         machine.boot(overlay(own, own), own / "memory", memory=256, extra="hostile.seed=4 hostile.seconds=1", initramfs=initramfs)
         deadline = time.monotonic() + 120
-        while "hostile: done" not in machine.log() and machine.process.poll() is None:
-            assert time.monotonic() < deadline, machine.log()[-2000:]
+        while "hostile: done" not in machine.console() and machine.process.poll() is None:
+            assert time.monotonic() < deadline, machine.said()
             time.sleep(0.2)
     return own / "calls"

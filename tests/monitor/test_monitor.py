@@ -36,7 +36,7 @@ def test_restored_machines_answer_and_know_that_they_are_copies(frozen, tmp_path
         machine = clone(frozen, work, prepared)
         assert machine.ask("ping") == "done"
         deadline = time.time() + 20
-        while "crng reseeded due to virtual machine fork" not in machine.log():
+        while "crng reseeded due to virtual machine fork" not in machine.console():
             assert time.time() < deadline, "the guest's kernel did not notice its new generation"
             time.sleep(0.1)
         assert machine.call("stats") == {"paused": False, "vcpus": 2, "memory_mib": 512}
