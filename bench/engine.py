@@ -6,7 +6,7 @@ restore.<engine>       from the start of the process to the agent's first answer
                        saves
 runs.<engine>          of that, what the engine takes: until the guest runs. The rest is the guest's own work, which under emulation is most of it
 step.<engine>.<step>   each step of those launches
-suspend.<engine>       SuspendMicrovm called -> SUSPENDED is seen, of a clone that has dirtied 16 MiB
+suspend.<engine>       SuspendMicrovm called -> it is SUSPENDED, of a clone that has dirtied 16 MiB
 suspend.<engine>.<step>  its steps
 snapshot.<engine>      of that, while the guest stands still: from its pause to a snapshot that is whole, synced and has its name
 write_memory           a file as large as the guest's memory, written and synced on the same disk: what a snapshot of everything could not do without
@@ -15,7 +15,7 @@ overhead_kib.<engine>  PSS of each of six monitors alive, mappings of guest memo
 block_*, net_*         disk and network: common/io.py
 restore_of_mib.*       with so much memory: common/memory.py
 
-In the lab everything is emulated: only ratios of one run mean anything. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
+In the lab everything is emulated: only ratios of one run mean anything. It has one CPU, which this process leaves to whom it measures: common/quiet.py. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
 =launches or =memory measures one part alone; =restores is launches without suspensions, and fails where the own monitor has fallen far behind its aims
 (tests/suites/engine comparison).
 """
@@ -30,8 +30,9 @@ from pathlib import Path
 
 from common import io, memory
 from common.chart import chart
+from common.quiet import Events
 from common.report import Progress, Report, Samples
-from common.watching import milliseconds_since, say_where, steps_of, wait_for
+from common.watching import milliseconds_since, say_where, steps_of
 from support import paths
 from support.daemon import Daemon
 from support.faults import single_pages
@@ -81,11 +82,15 @@ class Bench:
         ended = [event for event in self.daemon.events(start) if event.get("message") == "host call ended" and event.get("operation") == operation]
         return [{name: ms for name, ms, whose in steps_of(event) if whose == "host"} for event in ended]
 
+    def launched(self):
+        """A MicroVM that runs."""
+        with Events(self.daemon).before_the_answer(self.daemon.microvms, "RUNNING"):
+            return launch(self.daemon, self.image)
+
     def measure_restores(self):
         start, done = self.daemon.log.stat().st_size, Progress(f"{self.engine}: launches, one at a time", REPETITIONS)
         for _ in range(REPETITIONS):
-            with launch(self.daemon, self.image) as microvm:
-                wait_for(microvm, "RUNNING")
+            self.launched().terminate()
             # The pool fills itself again.
             time.sleep(SETTLES_WITHIN)
             done()
@@ -100,13 +105,12 @@ class Bench:
         start, done = self.daemon.log.stat().st_size, Progress(f"{self.engine}: suspensions of a guest that dirtied {DIRTIED_MIB} MiB", REPETITIONS)
         for _ in range(REPETITIONS):
             # A new one each time: a snapshot has all that its clone has written since the image, not since the last snapshot alone.
-            with launch(self.daemon, self.image) as microvm:
-                wait_for(microvm, "RUNNING")
+            with self.launched() as microvm:
                 microvm.get(f"/touch?mib={DIRTIED_MIB}")
-                began = time.perf_counter()
-                microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
-                wait_for(microvm, "SUSPENDED")
-                self.samples[self.name("suspend")].append(milliseconds_since(began))
+                events, began = Events(self.daemon), time.time()
+                with events.before_the_answer(microvm.client, "SUSPENDED"):
+                    microvm.client.suspend_microvm(microvmIdentifier=microvm.id)
+                self.samples[self.name("suspend")].append((events.entered("SUSPENDED") - began) * 1000)
             done()
         for steps in self.steps_since(start, "suspend"):
             self.samples[self.name("snapshot")].append(sum(steps[step] for step in SNAPSHOTS))
@@ -114,13 +118,12 @@ class Bench:
                 self.samples[self.name("suspend", step)].append(ms)
 
     def measure_many(self):
-        microvms = []
+        microvms, events = [], Events(self.daemon)
         try:
-            began = time.perf_counter()
+            began = time.time()
             microvms = [launch(self.daemon, self.image) for _ in range(ALIVE)]
-            for microvm in microvms:
-                wait_for(microvm, "RUNNING")
-            self.samples[self.name("clones_per_second")].append(ALIVE / (time.perf_counter() - began))
+            last = max(events.entered("RUNNING", microvm.id) for microvm in microvms)
+            self.samples[self.name("clones_per_second")].append(ALIVE / (last - began))
             for microvm in microvms:
                 self.samples[self.name("overhead_kib")].append(overhead_kib(microvm.process()))
         finally:
@@ -178,7 +181,7 @@ def image(daemon, memory_mib):
 
 
 def measure_kvm(samples, restores_alone):
-    with Daemon(config=configuration("kvm")).serving() as daemon:
+    with Daemon(config=configuration("kvm"), failpoints=False).serving() as daemon:
         say_where(daemon)
         small = image(daemon, MEMORY_MIB)
         pooled = Bench(samples, "kvm_pooled", daemon, small)
@@ -198,7 +201,7 @@ def measure_kvm(samples, restores_alone):
 
 
 def measure_qemu(samples, restores_alone):
-    with Daemon(config=configuration("qemu-kvm")).serving() as daemon:
+    with Daemon(config=configuration("qemu-kvm"), failpoints=False).serving() as daemon:
         say_where(daemon)
         bench = Bench(samples, "qemu", daemon, image(daemon, MEMORY_MIB))
         bench.measure_restores()
@@ -222,7 +225,7 @@ def measure_io(samples):
     with contextlib.ExitStack() as stack:
         # On a disk's file system: that of /tmp may be memory's, which reads in other ways.
         directories = {engine: stack.enter_context(tempfile.TemporaryDirectory(prefix="emberbox-bench-", dir="/var/tmp")) for engine in configurations}
-        daemons = {engine: stack.enter_context(Daemon(Path(directories[engine]), text).serving()) for engine, text in configurations.items()}
+        daemons = {engine: stack.enter_context(Daemon(Path(directories[engine]), text, failpoints=False).serving()) for engine, text in configurations.items()}
         # One build after the other: what is emulated has one CPU.
         images = {engine: (daemon, io.image(daemon).built()) for engine, daemon in daemons.items()}
         io.measure(samples, images, REPETITIONS)

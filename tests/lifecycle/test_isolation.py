@@ -180,5 +180,16 @@ def test_the_virtual_machine_is_unprivileged(daemon, pair):
     assert len(users) == 2, "a user of its own for each"
 
 
+def test_the_daemon_stays_in_no_cell(daemon, pair):
+    def elsewhere():
+        found = set()
+        for thread in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+            # Threads come and go.
+            with contextlib.suppress(FileNotFoundError):
+                found.add((thread / "ns/net").readlink())
+        return found - {Path(f"/proc/{daemon.process.pid}/ns/net").readlink()}
+    until("all of the daemon's threads are out of the cells", lambda: not elsewhere(), 10)
+
+
 def test_others_cannot_look_into_the_data(daemon):
     assert daemon.data.stat().st_mode & 0o077 == 0

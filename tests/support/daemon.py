@@ -27,8 +27,9 @@ def free_port():
 
 
 class Daemon(Endpoint):
-    def __init__(self, directory=None, config=None, prepare=None):
-        """`config` is the text of a configuration file. EMBERBOX_ENGINE chooses the engine. `prepare` is called in the daemon's process before it is one."""
+    def __init__(self, directory=None, config=None, prepare=None, failpoints=True):
+        """`config` is the text of a configuration file. EMBERBOX_ENGINE chooses the engine. `prepare` is called in the daemon's process before it is one.
+        Without `failpoints` none can be armed, and the daemon does not look for them all the time."""
         super().__init__()
         self.prepare = prepare
         self.directory = Path(directory or tempfile.mkdtemp(prefix="emberbox-test-"))
@@ -39,7 +40,7 @@ class Daemon(Endpoint):
             self.config.write_text(config)
         self.data = self.directory / "data"
         self.log = self.directory / "daemon.log"
-        self.failpoints, self._armed_at = self.directory / "failpoints", 0
+        self.failpoints, self._armed_at = self.directory / "failpoints" if failpoints else None, 0
         # Kept over restarts, so that endpoints stay what they were.
         self.listen, self.ingress_port = f"127.0.0.1:{free_port()}", free_port()
         self.process, self._environment = None, None
@@ -49,7 +50,7 @@ class Daemon(Endpoint):
         base = paths.require(paths.BASE, "run `make build`")
         command = [binary, "serve", "--data", self.data, "--base", base, "--listen", self.listen,
                    "--ingress-port", str(self.ingress_port), "--log", "json", *(["--config", self.config] if self.config else [])]
-        environment = os.environ | {"EMBERBOX_FAILPOINTS": str(self.failpoints)}
+        environment = os.environ | ({"EMBERBOX_FAILPOINTS": str(self.failpoints)} if self.failpoints else {})
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=self.prepare)
         try:

@@ -188,8 +188,9 @@ impl LocalHost {
         self.cgroups.get().map_or(Ok(None), |cgroups| cgroups.create(uid, shape))
     }
 
-    pub(crate) fn agent(&self, cell: &Cell) -> AgentLink {
-        AgentLink { sockets: self.sockets.clone(), namespace: cell.namespace.clone() }
+    /// How to reach the agent of the machine that `vm` runs in `cell`.
+    pub(crate) fn agent(&self, cell: &Cell, vm: &Arc<dyn Vm>) -> AgentLink {
+        AgentLink { sockets: self.sockets.clone(), namespace: cell.namespace.clone(), vm: vm.clone() }
     }
 
     pub(crate) fn running(&self, machine: MachineId) -> Option<Arc<Running>> {

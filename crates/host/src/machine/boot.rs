@@ -9,7 +9,7 @@ use emberbox_agent_protocol::Request;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::{AgentError, AgentLink};
-use crate::engine::{Boot, EngineError, Vm, VmDisk, VmSpec};
+use crate::engine::{Boot, Vm, VmDisk, VmSpec};
 use crate::local::LocalHost;
 use crate::network::Cell;
 use crate::{HostError, MachineShape, pressure};
@@ -51,7 +51,7 @@ pub(super) async fn boot(host: &LocalHost, spec: BootSpec) -> Result<Booted, Hos
     let namespace = cell.namespace.clone();
     let vm_spec = VmSpec { shape: spec.shape, uid, namespace, tap, disks: spec.disks, directory: spec.directory, group };
     let vm = host.engine.boot(vm_spec, boot).await?;
-    let agent = host.agent(&cell);
+    let agent = host.agent(&cell, &vm);
     let booted = Booted { vm, agent, cell };
     match booted.answers().await {
         Ok(()) => Ok(booted),
@@ -79,14 +79,15 @@ impl Booted {
     /// Waits for the agent.
     async fn answers(&self) -> Result<(), HostError> {
         let asked = async {
-            while !matches!(timeout(ATTEMPT, self.agent.command(Request::Ping, ATTEMPT)).await, Ok(Ok(()))) {
-                sleep(BETWEEN_ATTEMPTS).await;
+            loop {
+                match self.agent.command(Request::Ping, ATTEMPT).await {
+                    Ok(()) => break Ok(()),
+                    Err(error @ AgentError::Ended(_)) => break Err(error),
+                    Err(_) => sleep(BETWEEN_ATTEMPTS).await,
+                }
             }
         };
-        tokio::select! {
-            end = self.vm.ended() => Err(EngineError::Ended(end).into()),
-            answered = timeout(BOOTED_WITHIN, asked) => answered.map_err(|_| AgentError::TimedOut(BOOTED_WITHIN).into()),
-        }
+        Ok(timeout(BOOTED_WITHIN, asked).await.unwrap_or(Err(AgentError::TimedOut(BOOTED_WITHIN)))?)
     }
 }
 

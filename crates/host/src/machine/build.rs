@@ -15,7 +15,7 @@ use super::boot::{BootSpec, Booted, boot};
 use super::capture::remember;
 use super::{caught, remove};
 use crate::agent::AgentError;
-use crate::engine::{DiskFormat, EngineError, VmDisk};
+use crate::engine::{DiskFormat, VmDisk};
 use crate::layout::occupied_bytes;
 use crate::local::{LocalHost, remove_directory};
 use crate::steps::Steps;
@@ -158,12 +158,8 @@ async fn run_script(
         timeout_ms: u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX),
         files: files(host, request),
     };
-    let script = follow(booted, command, output, steps);
-    let outcome = tokio::select! {
-        outcome = tokio::time::timeout(request.timeout + GRACE, script) => outcome,
-        end = booted.vm.ended() => return Err(EngineError::Ended(end).into()),
-    };
-    outcome.unwrap_or(Err(HostError::BuildTimedOut { limit: request.timeout }))
+    let script = tokio::time::timeout(request.timeout + GRACE, follow(booted, command, output, steps));
+    script.await.unwrap_or(Err(HostError::BuildTimedOut { limit: request.timeout }))
 }
 
 async fn follow(booted: &Booted, command: Command, output: &OutputSink, steps: &mut Steps) -> Result<ContainerConfig, HostError> {

@@ -6,6 +6,7 @@ use emberbox_agent_protocol::{Hook, HookOutcome, HookRetry, Reply, Request};
 use serde_json::json;
 
 use crate::agent::{AgentError, AgentLink};
+use crate::engine::EngineError;
 use crate::{HookCall, HostError};
 
 const ROOT: &str = "/aws/lambda-microvms/runtime/v1";
@@ -82,6 +83,9 @@ pub(crate) fn run_body(microvm: &str, payload: Option<&str>) -> String {
 
 impl From<AgentError> for HostError {
     fn from(error: AgentError) -> Self {
-        Self::internal("talk to the agent in the guest")(error)
+        match error {
+            AgentError::Ended(end) => EngineError::Ended(end).into(),
+            error => Self::internal("talk to the agent in the guest")(error),
+        }
     }
 }

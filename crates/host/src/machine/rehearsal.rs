@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::hooks::HookName;
 use super::restore::{self, Copy, Pages};
 use super::{blocking, caught, remove};
-use crate::engine::EngineError;
 use crate::layout::{ImageFiles, MachineFiles, write_atomically};
 use crate::local::{LocalHost, Running};
 use crate::snapshot::Manifest;
@@ -88,11 +87,7 @@ async fn use_copy(
         false => None,
     };
     if let Some(call) = &request.validate {
-        let agent = host.agent(&running.cell);
-        tokio::select! {
-            asked = HookName::Validate.call(&agent, call) => asked?,
-            end = running.vm.ended() => return Err(EngineError::Ended(end).into()),
-        }
+        HookName::Validate.call(&host.agent(&running.cell, &running.vm), call).await?;
     }
     match recording {
         Some(recording) => blocking(move || recording.finish(), "see what a copy touches").await,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::blocking;
 use super::record::{MachineRecord, RunningProcess};
 use crate::agent::AgentError;
-use crate::engine::{DiskFormat, EngineError, Restore, VmDisk, VmSpec, WorkingSet};
+use crate::engine::{DiskFormat, Restore, VmDisk, VmSpec, WorkingSet};
 use crate::layout::{ImageFiles, MachineFiles, SnapshotFiles};
 use crate::local::{LocalHost, Running};
 use crate::snapshot::Manifest;
@@ -185,12 +185,7 @@ async fn tell_restored(
         told = Instant::now();
         Request::Restored(Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook })
     };
-    let agent = host.agent(&running.cell);
-    let reply = tokio::select! {
-        reply = agent.ask_late(restored, deadline) => reply?,
-        end = running.vm.ended() => return Err(EngineError::Ended(end).into()),
-    };
-    match reply {
+    match host.agent(&running.cell, &running.vm).ask_late(restored, deadline).await? {
         Reply::Restored { outcome, handled_us } => Ok((outcome, told.elapsed().saturating_sub(Duration::from_micros(handled_us)))),
         _ => Err(AgentError::Unexpected.into()),
     }

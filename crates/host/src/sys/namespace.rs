@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::sync::oneshot;
 
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
@@ -92,11 +92,16 @@ impl SocketFactory {
     /// The thread ends when the last clone is dropped.
     pub(crate) fn start() -> io::Result<Self> {
         let (orders, queue) = mpsc::channel::<Order>();
+        let home = NetworkNamespace::current()?;
         std::thread::Builder::new().name("cell-sockets".into()).spawn(move || {
             for order in queue {
                 let socket = order.namespace.enter().and_then(|()| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)));
                 // A receiver that is gone has lost interest: the socket closes.
                 let _ = order.reply.send(socket);
+                // A thread that stayed would keep an ended machine's namespace until the next connection, and have that one wait for its end.
+                if let Err(error) = home.enter() {
+                    tracing::warn!(%error, "the thread that makes sockets stays in a network namespace");
+                }
             }
         })?;
         Ok(Self(orders))
@@ -110,10 +115,15 @@ impl SocketFactory {
         let socket = socket.await.map_err(|_| gone())??;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        // A guest whose process was killed sends no goodbye.
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_RETRIES);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(GONE_AFTER))?;
         tokio::net::TcpSocket::from_std_stream(socket.into()).connect(address.into()).await
     }
+}
+
+/// Has the connection break when its guest acknowledges nothing any more.
+pub(crate) fn end_when_silent(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_RETRIES),
+    )?;
+    socket.set_tcp_user_timeout(Some(GONE_AFTER))
 }

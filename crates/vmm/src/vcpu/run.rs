@@ -33,10 +33,10 @@ fn name(exit: &VcpuExit<'_>) -> String {
     format!("{exit:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect()
 }
 
-/// The answer to the last access counts as given only when the vCPU is entered again. Enters and leaves at once, before the state is read.
-pub(super) fn complete(fd: &mut VcpuFd) {
+/// Executes no instruction of the guest.
+pub(super) fn enter_and_leave(fd: &mut VcpuFd) {
     fd.set_kvm_immediate_exit(1);
-    // It leaves with EINTR, or with another part of the same access, whose answer is then given at the next entry.
+    // It leaves with EINTR, or with another part of the access that it was left for, whose answer is then given at the next entry.
     let _ = fd.run();
     fd.set_kvm_immediate_exit(0);
 }
