@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::memory::{GuestMemory, GuestRam};
 
-const DESCRIPTORS: u64 = 0x1000;
+pub(crate) const DESCRIPTORS: u64 = 0x1000;
 pub(crate) const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
 const NEXT: u16 = 1;
