@@ -4,10 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::Notify;
@@ -24,6 +25,9 @@ use crate::sys::namespace::NetworkNamespace;
 const REFUSALS: u32 = 3;
 /// Making a cell takes several processes, and whatever is made ready with it: while the pool is not half empty, the launch that has just taken one goes first.
 const YIELDS_FOR: Duration = Duration::from_millis(300);
+/// A burst of launches goes first too, for so long, where there is no CPU for both.
+const YIELDS_AT_MOST: Duration = Duration::from_secs(2);
+const YIELDS_AGAIN: Duration = Duration::from_millis(50);
 const LOCKS: &str = "/run/emberbox";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -241,7 +245,24 @@ async fn refill(factory: Arc<Factory>, ready: Arc<Mutex<VecDeque<Cell>>>, taken:
         if ready.lock().unwrap_or_else(PoisonError::into_inner).len() * 2 >= size {
             tokio::time::sleep(YIELDS_FOR).await;
         }
+        let since = Instant::now();
+        while !a_cpu_is_free() && since.elapsed() < YIELDS_AT_MOST {
+            tokio::time::sleep(YIELDS_AGAIN).await;
+        }
     }
+}
+
+/// Whether one process more would have to wait for none of the others. Where the kernel does not tell, it would not.
+fn a_cpu_is_free() -> bool {
+    let wanting = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| runnable(&text));
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // One of them asks here.
+    wanting.is_none_or(|wanting| wanting <= cpus)
+}
+
+/// Of /proc/loadavg (proc(5)): threads that run or wait for a CPU now.
+fn runnable(loadavg: &str) -> Option<usize> {
+    loadavg.split_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
 }
 
 /// A host's cells as others see them.
@@ -350,4 +371,17 @@ fn is_forwarding() -> Result<bool, NetworkError> {
 
 fn forwarding_failed(source: io::Error) -> NetworkError {
     NetworkError::Io { attempted: "turn on IPv4 forwarding (sysctl net.ipv4.ip_forward)", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_count_of_runnable_threads() {
+        assert_eq!(runnable("0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        assert_eq!(runnable("0.20 0.18"), None);
+        let told = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| runnable(&text));
+        assert!(told.is_none_or(|running| running > 0), "whoever asks is one of them");
+    }
 }

@@ -39,18 +39,16 @@ pub(crate) fn spawn_confined(mut command: Command, confinement: Confinement) -> 
     command.spawn()
 }
 
-/// Executes `command` as root in a pid namespace of its own, for a program that confines itself. It inherits nothing but its output and `inherited`, under
-/// the same numbers. The child is a session leader: it outlives the daemon and its terminal.
-pub(crate) fn spawn_to_be_jailed(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Child> {
-    let prepare = move || {
-        setsid()?;
-        inherited.iter().try_for_each(keep_over_exec)
-    };
-    // SAFETY: between fork and exec only system calls are made; everything they need was allocated before, in `inherited`.
-    unsafe { command.pre_exec(prepare) };
-    // The namespace is for children of the thread that asks: one of its own, which ends with this.
-    let spawn = move || {
-        unshare(CloneFlags::CLONE_NEWPID)?;
+/// Executes `command` as root in a pid namespace of its own, for a program that confines itself and begins a session. It inherits nothing but its output and
+/// `inherited`, under the same numbers.
+///
+/// Nothing is done between fork and exec, so the child never has a copy of this process: what a daemon with much memory takes for that, launches would wait for.
+pub(crate) fn spawn_to_be_jailed(mut command: Command, inherited: &[OwnedFd]) -> io::Result<Child> {
+    // The namespace is for children of the thread that asks, and the flags of descriptors are those of its own table: of a thread that ends with this. It owns
+    // no descriptor that is open here, or would close its own alone.
+    let spawn = || {
+        unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_FILES)?;
+        inherited.iter().try_for_each(keep_over_exec)?;
         command.spawn()
     };
     std::thread::scope(|scope| scope.spawn(spawn).join()).map_err(|_| io::Error::other("a thread that starts a process panicked"))?

@@ -50,7 +50,7 @@ impl MonitorProgram {
         }
         command.args(["--uid", &uid.to_string(), "--io-uring", if self.io_uring { "1" } else { "0" }]);
         let inherited: Vec<OwnedFd> = vec![theirs.into(), kvm.into()];
-        let process = VmProcess::start(command, |command| spawn_to_be_jailed(command, inherited))?;
+        let process = VmProcess::start(command, |command| spawn_to_be_jailed(command, &inherited))?;
         Ok(Monitor { process, control: UnixStream::from_std(ours)? })
     }
 }
