@@ -15,9 +15,9 @@ overhead_kib.<engine>  PSS of each of six monitors alive, mappings of guest memo
 block_*, net_*         disk and network: common/io.py
 restore_of_mib.*       with so much memory: common/memory.py
 
-In the lab everything is emulated: only ratios of one run mean anything. It has one CPU, which this process leaves to whom it measures: common/quiet.py. EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io,
-=launches or =memory measures one part alone; =restores is launches without suspensions, and fails where the own monitor has fallen far behind its aims
-(tests/suites/engine comparison).
+In the lab everything is emulated: only ratios of one run mean anything. It has one CPU, which this process leaves to whom it measures: common/quiet.py.
+EMBERBOX_BENCH_REPETITIONS (10) changes how often, EMBERBOX_BENCH_PARTS=io, =launches or =memory measures one part alone; =restores is launches without
+suspensions, and fails where the own monitor has fallen far behind its aims (tests/suites/engine comparison).
 """
 import contextlib
 import os
@@ -41,11 +41,11 @@ from support.microvm import launch
 
 REPETITIONS = int(os.environ.get("EMBERBOX_BENCH_REPETITIONS", 10))
 PARTS = os.environ.get("EMBERBOX_BENCH_PARTS", "launches,io,memory").split(",")
-ALIVE = 6
+# Without suspensions, and with as few bursts as say anything.
+RESTORES_ALONE = "launches" not in PARTS
+ALIVE, BURSTS = 6, 1 if RESTORES_ALONE else 5
 # Seconds for the pool of cells and monitors to fill itself again.
 SETTLES_WITHIN, SETTLES_AFTER_MANY_WITHIN = 2, 6
-# Of launches at once.
-BURSTS = 5
 DIRTIED_MIB = 16
 # Steps of a launch before and after the restore.
 APART = ("manifest", "disk", "cell", "record")
@@ -119,9 +119,9 @@ class Bench:
             for step, ms in steps.items():
                 self.samples[self.name("suspend", step)].append(ms)
 
-    def measure_many(self, bursts):
-        done = Progress(f"{self.engine}: {ALIVE} launches at once", bursts)
-        for _ in range(bursts):
+    def measure_many(self):
+        done = Progress(f"{self.engine}: {ALIVE} launches at once", BURSTS)
+        for _ in range(BURSTS):
             time.sleep(SETTLES_AFTER_MANY_WITHIN)
             microvms, events = [], Events(self.daemon)
             try:
@@ -186,15 +186,14 @@ def image(daemon, memory_mib):
         return Images(daemon).probe("bench", {"PROBE_SAMPLER": "off"}, hooks=hooks(("ready",)), resources=[{"minimumMemoryInMiB": memory_mib}]).built()
 
 
-def measure_kvm(samples, restores_alone):
-    bursts = 1 if restores_alone else BURSTS
+def measure_kvm(samples):
     with Daemon(config=configuration("kvm"), failpoints=False).serving() as daemon:
         say_where(daemon)
         small = image(daemon, MEMORY_MIB)
         pooled = Bench(samples, "kvm_pooled", daemon, small)
         pooled.measure_restores()
-        pooled.measure_many(bursts)
-        if not restores_alone:
+        pooled.measure_many()
+        if not RESTORES_ALONE:
             Bench(samples, "kvm", daemon, small).measure_suspensions()
             measure_writing(samples, daemon.directory)
             daemon.config.write_text(configuration("kvm", working_set=False))
@@ -204,17 +203,16 @@ def measure_kvm(samples, restores_alone):
         daemon.restart("stop")
         alone = Bench(samples, "kvm", daemon, small)
         alone.measure_restores()
-        alone.measure_many(bursts)
+        alone.measure_many()
 
 
-def measure_qemu(samples, restores_alone):
-    bursts = 1 if restores_alone else BURSTS
+def measure_qemu(samples):
     with Daemon(config=configuration("qemu-kvm"), failpoints=False).serving() as daemon:
         say_where(daemon)
         bench = Bench(samples, "qemu", daemon, image(daemon, MEMORY_MIB))
         bench.measure_restores()
-        bench.measure_many(bursts)
-        if not restores_alone:
+        bench.measure_many()
+        if not RESTORES_ALONE:
             bench.measure_suspensions()
 
 
@@ -245,9 +243,8 @@ def main():
         return in_the_lab()
     samples = Samples()
     if "launches" in PARTS or "restores" in PARTS:
-        restores_alone = "launches" not in PARTS
-        measure_kvm(samples, restores_alone)
-        measure_qemu(samples, restores_alone)
+        measure_kvm(samples)
+        measure_qemu(samples)
     if "io" in PARTS:
         measure_io(samples)
     # Last: it leaves this network.

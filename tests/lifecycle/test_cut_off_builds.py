@@ -2,12 +2,11 @@
 import contextlib
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 
-from support import leaks, paths
+from support import leaks
 from support.daemon import Daemon
 from support.images import Images, hooks
 from support.waiting import until
@@ -24,15 +23,8 @@ def own():
         yield daemon
 
 
-def log_of(image):
-    """What its build has said so far."""
-    emberbox = [paths.EMBERBOX, "logs", "--data", image.daemon.data, f"/aws/lambda-microvms/{image.arn.rpartition(':')[2]}"]
-    streams = subprocess.run(emberbox, capture_output=True, text=True).stdout.split()
-    return "".join(subprocess.run([*emberbox, stream], capture_output=True, text=True, check=True).stdout for stream in streams)
-
-
 def says(image, words, times=1, seconds=120):
-    until(f"the build's log says {words!r}", lambda: log_of(image).count(words) >= times, seconds, 0.2)
+    until(f"the build's log says {words!r}", lambda: "".join(image.logs()).count(words) >= times, seconds, 0.2)
 
 
 def machine(daemon):
@@ -52,7 +44,7 @@ def test_a_builder_that_stands_still_goes_on(own):
         with contextlib.suppress(ProcessLookupError):
             os.kill(builder, signal.SIGCONT)
     image.built()
-    assert ANEW not in log_of(image)
+    assert ANEW not in "".join(image.logs())
 
 
 def test_a_machine_that_dies_is_begun_anew_once(own):

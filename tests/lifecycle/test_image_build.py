@@ -1,6 +1,4 @@
 """CreateMicrovmImage: states, versions, build records, logs."""
-import subprocess
-
 from support import paths
 from support.images import archive, hooks
 from support.microvm import run
@@ -25,11 +23,8 @@ def test_build_record(probe):
     assert all(size > 0 for size in sizes.values())
 
 
-def test_build_log(daemon, probe):
-    group = f"/aws/lambda-microvms/{probe.arn.rpartition(':')[2]}"
-    emberbox = [paths.EMBERBOX, "logs", "--data", daemon.data, group]
-    [stream] = subprocess.run(emberbox, capture_output=True, text=True, check=True).stdout.splitlines()
-    log = subprocess.run([*emberbox, stream], capture_output=True, text=True, check=True).stdout
+def test_build_log(probe):
+    [log] = probe.logs()
     assert "COPY emberbox-probe /probe" in log, log
     assert "probe: listening on 8080" in log, log
 

@@ -1,5 +1,6 @@
 """Images: artifacts as zips, and builds of the probe that run side by side."""
 import io
+import subprocess
 import uuid
 import zipfile
 
@@ -93,6 +94,12 @@ class Image:
         client = self.daemon.microvms
         [item] = client.list_microvm_image_builds(imageIdentifier=self.arn, imageVersion=self.version)["items"]
         return client.get_microvm_image_build(imageIdentifier=self.arn, imageVersion=self.version, buildId=item["buildId"])
+
+    def logs(self):
+        """What its builds have said so far, a text for each."""
+        emberbox = [paths.EMBERBOX, "logs", "--data", self.daemon.data, f"/aws/lambda-microvms/{self.arn.rpartition(':')[2]}"]
+        streams = subprocess.run(emberbox, capture_output=True, text=True).stdout.splitlines()
+        return [subprocess.run([*emberbox, stream], capture_output=True, text=True, check=True).stdout for stream in streams]
 
     def failure(self):
         """Waits for the build to fail, checks that every record says so, and returns the reason."""

@@ -128,6 +128,10 @@ impl Running {
         Self { image, shape, vm, cell, suspending: Arc::default() }
     }
 
+    pub(crate) fn agent(&self, host: &LocalHost) -> AgentLink {
+        host.agent(&self.cell, &self.vm)
+    }
+
     /// Ends the process and takes its cell away.
     pub(crate) async fn end(&self) {
         self.vm.stop().await;

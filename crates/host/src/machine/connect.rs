@@ -13,7 +13,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn connect(host: &Arc<LocalHost>, machine: MachineId, port: u16) -> Result<Box<dyn GuestStream>, ConnectError> {
     let running = host.running(machine).ok_or(ConnectError::NotRunning)?;
-    let agent = host.agent(&running.cell, &running.vm);
+    let agent = running.agent(host);
     let exchange = async {
         let mut exchange = agent.send(Request::Relay { port }).await?;
         let reply = exchange.next().await?;

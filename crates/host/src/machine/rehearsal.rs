@@ -87,7 +87,7 @@ async fn use_copy(
         false => None,
     };
     if let Some(call) = &request.validate {
-        HookName::Validate.call(&host.agent(&running.cell, &running.vm), call).await?;
+        HookName::Validate.call(&running.agent(host), call).await?;
     }
     match recording {
         Some(recording) => blocking(move || recording.finish(), "see what a copy touches").await,

@@ -185,7 +185,7 @@ async fn tell_restored(
         told = Instant::now();
         Request::Restored(Restored { wall_clock_ns: wall_clock_ns(), entropy, identity, hook })
     };
-    match host.agent(&running.cell, &running.vm).ask_late(restored, deadline).await? {
+    match running.agent(host).ask_late(restored, deadline).await? {
         Reply::Restored { outcome, handled_us } => Ok((outcome, told.elapsed().saturating_sub(Duration::from_micros(handled_us)))),
         _ => Err(AgentError::Unexpected.into()),
     }

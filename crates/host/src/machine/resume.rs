@@ -64,7 +64,7 @@ pub(crate) async fn resume(host: &Arc<LocalHost>, request: ResumeMachine) -> Res
     }
     host.insert(request.machine, running.clone());
     if let Some(call) = &request.resume {
-        match HookName::Resume.call(&host.agent(&running.cell, &running.vm), call).await {
+        match HookName::Resume.call(&running.agent(host), call).await {
             Ok(()) => {
                 steps.mark("resume_hook");
                 // The machine runs, whatever fails from here on.

@@ -15,7 +15,7 @@ pub(crate) async fn stop(host: &Arc<LocalHost>, request: StopMachine) -> Result<
     if let Some(running) = host.running(request.machine) {
         if let Some(hook) = &request.terminate {
             // The end comes whatever the application says.
-            if let Err(error) = HookName::Terminate.call(&host.agent(&running.cell, &running.vm), hook).await {
+            if let Err(error) = HookName::Terminate.call(&running.agent(host), hook).await {
                 tracing::info!(error = &error as &dyn std::error::Error, machine = %request.machine, "the terminate hook failed");
             }
             steps.mark("terminate_hook");

@@ -62,7 +62,7 @@ pub(crate) async fn suspend(host: &Arc<LocalHost>, request: SuspendMachine) -> R
     let alone = alone.map_err(HostError::internal("begin while the suspension before it still waits for the disk"))?;
     let given_up = CancellationToken::new();
     let _given_up = given_up.clone().drop_guard();
-    let agent = host.agent(&running.cell, &running.vm);
+    let agent = running.agent(host);
     let turns = Arc::new(Turns { turn: Mutex::new(()), _alone: alone });
     let suspension = Suspension { host, running: &running, files: &files, agent, turns, given_up };
     let mut steps = Steps::start();
